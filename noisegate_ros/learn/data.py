@@ -56,10 +56,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        seen = self.observation
-        words = None if seen.language is None else seen.language.to(device)
         return Batch(
-            Observation(seen.images.to(device), seen.position.to(device), words),
+            self.observation.to(device),
             self.actions.to(device),
             self.future.to(device),
             self.valid.to(device),

@@ -26,6 +26,11 @@ class Observation:
     position: Tensor
     language: Tensor | None
 
+    def to(self, device: torch.device) -> Observation:
+        """Return the same observation on another device."""
+        language = None if self.language is None else self.language.to(device)
+        return Observation(self.images.to(device), self.position.to(device), language)
+
 
 class WorldActionModel(nn.Module):
     """Codec, backbone and the mean and deviation of every joint.

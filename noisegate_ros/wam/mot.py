@@ -57,6 +57,10 @@ READS: dict[str, dict[str, tuple[str, ...]]] = {
 """For each mask: the groups of tokens that a group may read."""
 
 
+Keys = tuple[Tensor, Tensor]
+"""Keys and values of one layer."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a chunk computes once: all that does not depend on noise or time.
@@ -340,6 +344,7 @@ class Backbone(nn.Module):
         tau: Tensor,
         prefix: Tensor | None = None,
         kept: Sequence[int] | None = None,
+        made: list[Keys] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict velocities at one denoising step.
 
@@ -354,6 +359,8 @@ class Backbone(nn.Module):
                 2025, arXiv 2512.05964). None gives none.
             kept: Which future frames ``v`` and ``t`` hold, ascending; the others are left out of
                 the sequence (only for a model that is ``droppable``). None keeps all.
+            made: Takes the keys and values of the future frames ``[B, heads, F, h*w, d]``, layer by
+                layer, where it is a list.
 
         Returns:
             Velocities ``[B, C, F, h, w]`` of the frames that are kept, and ``[B, H, A]``.
@@ -377,7 +384,10 @@ class Backbone(nn.Module):
             times[OBSERVATION] = self._times(torch.zeros_like(tau)[:, None])
         for index, layer in enumerate(self.layers):
             known = prepared.keys[index] if cached else None
-            groups, _ = layer(groups, times, prepared.context[index], known)
+            groups, read = layer(groups, times, prepared.context[index], known)
+            if made is not None and frames:
+                key, value = read[FUTURE]
+                made.append((key.unflatten(2, (frames, -1)), value.unflatten(2, (frames, -1))))
         floor = self.config.time_floor
         velocity_v = v  # no frames, no velocity
         if frames:

@@ -11,15 +11,16 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from noisegate_ros.errors import InputError
 from noisegate_ros.wam.checkpoint import INSTRUCTIONS, load_model
 from noisegate_ros.wam.config import WamConfig
+from noisegate_ros.wam.denoiser import Denoiser
 from noisegate_ros.wam.flow import clock
 from noisegate_ros.wam.language import InstructionEncoder
 from noisegate_ros.wam.model import Observation, WorldActionModel
-from noisegate_ros.wam.sampler import chunk_noise, sample
+from noisegate_ros.wam.runtime import EagerRuntime, Runtime
+from noisegate_ros.wam.sampler import Prefix, chunk_noise, sample
 from noisegate_ros.wam.schedules import AUTO, SCHEDULES, Schedule, load_schedule, make_schedule
 
 
@@ -33,12 +34,16 @@ class Request:
             ones, as the config's ``state`` says.
         instruction: What to do, in English.
         seed: Seed of the chunk's noise.
+        prefix: Joint targets ``[d, A]`` in SI units that will have been executed by the time that
+            the answer comes; they become the first actions of the chunk, and the others continue
+            them. None gives none.
     """
 
     images: Mapping[str, NDArray[np.uint8]]
     position: NDArray[np.float64]
     instruction: str
     seed: int
+    prefix: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,41 @@ def observe(
     return Observation(pixels, torch.from_numpy(position).float(), language)
 
 
+def given_actions(
+    config: WamConfig, requests: Sequence[Request]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """Check the prefixes of requests and stack them, in the model's units.
+
+    Returns:
+        Actions ``[B, H, A]``, each prefix continued by its last action, and how many are given
+        ``[B]``; None if no request gives any.
+
+    Raises:
+        InputError: if a prefix is longer than the model was trained for, or not finite.
+    """
+    count = np.array([0 if r.prefix is None else len(r.prefix) for r in requests], dtype=np.int64)
+    if not count.any():
+        return None
+    actions = np.zeros((len(requests), config.horizon, config.action_size))
+    for row, request in enumerate(requests):
+        if request.prefix is None or not count[row]:
+            continue
+        given = np.asarray(request.prefix, dtype=np.float64)
+        if count[row] > config.prefix:
+            raise InputError(
+                f"prefix of {count[row]} actions is longer than {config.prefix}, the longest that "
+                "the model was trained with: shorten the delay, or train with a larger 'prefix'"
+            )
+        if given.shape != (count[row], config.action_size) or not np.isfinite(given).all():
+            raise InputError(
+                f"prefix of shape {given.shape} is not [d, {config.action_size}] finite numbers: "
+                "give the joint targets that will be executed"
+            )
+        actions[row, : count[row]] = given
+        actions[row, count[row] :] = given[-1]  # zeros would mean the mean pose
+    return actions / np.asarray(config.joint_scale, dtype=np.float64), count
+
+
 class Policy:
     """A loaded world action model that answers observations with action chunks.
 
@@ -130,6 +170,9 @@ class Policy:
         encoder: Embeds instructions.
         schedule: Decides the times of the future frames, or None for the shared clock.
         steps: Denoising steps ``K``, or None for the model's own.
+        runtime: Computes the model's parts, or None for the model itself.
+        follow: Whether frames that the schedule has finished, or holds at pure noise, are left out
+            of the computation; see :class:`noisegate_ros.wam.denoiser.Denoiser`.
     """
 
     def __init__(
@@ -138,14 +181,18 @@ class Policy:
         encoder: InstructionEncoder,
         schedule: Schedule | None = None,
         steps: int | None = None,
+        runtime: Runtime | None = None,
+        follow: bool = False,
     ) -> None:
         self.model = model
+        self.runtime: Runtime = EagerRuntime(model) if runtime is None else runtime
+        self.follow = follow
         self.encoder = encoder
         self.schedule = make_schedule("shared") if schedule is None else schedule
         self.steps = model.config.steps if steps is None else steps
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}: expected at least 1 denoising step")
-        self.sigma = clock(self.steps, model.config.shift)
+        self.sigma = clock(self.steps, model.config.shift).to(self.runtime.device)
         self.scale = np.asarray(model.config.joint_scale, dtype=np.float64)
 
     @classmethod
@@ -194,9 +241,10 @@ class Policy:
         position: NDArray[np.float64],
         instruction: str,
         seed: int,
+        prefix: NDArray[np.float64] | None = None,
     ) -> Chunk:
         """Answer one observation; see :class:`Request` for the arguments."""
-        return self.infer_batch([Request(images, position, instruction, seed)])[0]
+        return self.infer_batch([Request(images, position, instruction, seed, prefix)])[0]
 
     @torch.inference_mode()
     def infer_batch(
@@ -212,29 +260,45 @@ class Policy:
             InputError: if a camera is missing, an image is no RGB image, or a joint position is
                 missing or not finite. Nothing is ever filled in.
         """
+        chosen = self.schedule if schedule is None else schedule
+        size = self.runtime.batch or max(1, len(requests))
+        chunks: list[Chunk] = []
+        for first in range(0, len(requests), size):
+            chunks += self._infer(requests[first : first + size], chosen)
+        return chunks
+
+    def _infer(self, requests: Sequence[Request], schedule: Schedule) -> list[Chunk]:
+        """Answer as many observations as the runtime takes at once."""
         start = time.perf_counter()
-        observation = observe(self.config, self.encoder, requests)
-        v0 = self.model.encode(observation.images)
+        device = self.runtime.device
+        observation = observe(self.config, self.encoder, requests).to(device)
+        v0 = self.runtime.encode(observation.images)
         noise = [chunk_noise(self.config, request.seed) for request in requests]
+        prefix = self._prefix(requests)
         encoded = time.perf_counter()
-        prepared = self.model.prepare(observation, v0)
-        seeds = [request.seed for request in requests]
-        begun = (self.schedule if schedule is None else schedule).begin(seeds, self.steps)
+        denoiser = Denoiser(
+            self.runtime,
+            self.config,
+            self.runtime.prepare(observation, v0),
+            None if prefix is None else prefix.count,
+            self.follow,
+        )
+        begun = schedule.begin([request.seed for request in requests], self.steps)
         ready = time.perf_counter()
-
-        def velocity(v: Tensor, a: Tensor, t: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-            out: tuple[Tensor, Tensor] = self.model.backbone(prepared, v, a, t, tau)
-            return out
-
         result = sample(
-            velocity,
+            denoiser,
             v0,
-            torch.stack([v for v, _ in noise]),
-            torch.stack([a for _, a in noise]),
+            torch.stack([v for v, _ in noise]).to(device),
+            torch.stack([a for _, a in noise]).to(device),
             self.sigma,
             begun,
+            prefix,
         )
-        actions = self.model.denormalise(result.a).double().numpy() * self.scale
+        actions = self.model.denormalise(result.a).double().cpu().numpy() * self.scale
+        for row, request in enumerate(requests):
+            if request.prefix is not None:  # as given, without the rounding of two conversions
+                actions[row, : len(request.prefix)] = request.prefix
+        times, latents = result.times.cpu().numpy(), result.v.cpu().numpy()
         end = time.perf_counter()
         timing = {
             "encode": 1e3 * (encoded - start),
@@ -242,14 +306,22 @@ class Policy:
             "steps": 1e3 * (end - ready),
             "total": 1e3 * (end - start),
         }
-        return [
-            Chunk(actions[i], result.times[i].numpy(), result.v[i].numpy(), dict(timing))
-            for i in range(len(requests))
-        ]
+        return [Chunk(actions[i], times[i], latents[i], dict(timing)) for i in range(len(requests))]
+
+    def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
+        """Normalise the actions that are given, if any are."""
+        given = given_actions(self.config, requests)
+        if given is None:
+            return None
+        device = self.runtime.device
+        actions = torch.from_numpy(given[0]).float().to(device)
+        return Prefix(self.model.normalise(actions), torch.from_numpy(given[1]).to(device))
 
     @torch.inference_mode()
     def imagine(self, chunk: Chunk) -> dict[str, NDArray[np.uint8]]:
         """Decode a chunk's future frames to RGB images ``uint8 [F, H, W, 3]`` by camera."""
-        images = self.model.codec.decode(torch.from_numpy(chunk.latents)[None])[0]
-        pixels = (images * 255).round().byte().permute(1, 0, 3, 4, 2).contiguous().numpy()
+        images = self.model.codec.decode(
+            torch.from_numpy(chunk.latents)[None].to(self.model.action_mean.device)
+        )[0]
+        pixels = (images * 255).round().byte().permute(1, 0, 3, 4, 2).contiguous().cpu().numpy()
         return {camera: pixels[i] for i, camera in enumerate(self.config.cameras)}

@@ -12,8 +12,26 @@ from noisegate_ros.wam.config import WamConfig
 from noisegate_ros.wam.flow import frame_time
 from noisegate_ros.wam.schedules import Schedule, State
 
-Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""``(v, a, t, tau) -> (velocity_v, velocity_a)`` with the observation already bound."""
+Velocity = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""``(v, a, t, tau, t_next) -> (velocity_v, velocity_a)`` with the observation already bound."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Actions at a chunk's start that are given, because they will have been executed.
+
+    Attributes:
+        actions: Normalised actions ``[B, H, A]``; what lies behind the given ones is not read.
+        count: How many are given in each chunk ``[B]``, int64.
+    """
+
+    actions: Tensor
+    count: Tensor
+
+    def into(self, a: Tensor) -> Tensor:
+        """Return actions ``[B, H, A]`` with the given ones in their places."""
+        given = torch.arange(a.shape[1], device=a.device) < self.count[:, None]  # [B, H]
+        return torch.where(given[:, :, None], self.actions, a)
 
 
 @dataclass(frozen=True)
@@ -32,9 +50,18 @@ class Sample:
 
 
 def sample(
-    velocity: Velocity, v0: Tensor, v: Tensor, a: Tensor, sigma: Tensor, schedule: Schedule
+    velocity: Velocity,
+    v0: Tensor,
+    v: Tensor,
+    a: Tensor,
+    sigma: Tensor,
+    schedule: Schedule,
+    prefix: Prefix | None = None,
 ) -> Sample:
     """Denoise future latents and actions together.
+
+    The schedule looks at the state before the velocities are computed, so that what computes them
+    may know where the frames are going.
 
     Args:
         velocity: The backbone with its observation bound.
@@ -44,16 +71,20 @@ def sample(
         sigma: Nominal clock ``[K+1]``, float32, from 1 to 0.
         schedule: Decides the frames' times, and through its clock for the actions ``[N+1]`` how
             often the backbone is evaluated.
+        prefix: Actions that are given; they are clean inputs at every step and come out as given
+            (training-time real-time chunking, Black et al. 2025, arXiv 2512.05964).
     """
+    a = a if prefix is None else prefix.into(a)
     t = torch.ones(v.shape[0], v.shape[2], dtype=torch.float32, device=v.device)
     times = [t]
     clock = schedule.action_clock(sigma)
     for k in range(len(clock) - 1):
         tau = clock[k].expand(len(a))
-        velocity_v, velocity_a = velocity(v, a, t, tau)
         t_next = schedule(State(v, v0, t, sigma), k)
+        velocity_v, velocity_a = velocity(v, a, t, tau, t_next)
         v = v + frame_time(t_next - t) * velocity_v
         a = a + (clock[k + 1] - clock[k]) * velocity_a
+        a = a if prefix is None else prefix.into(a)
         t = t_next
         times.append(t)
     return Sample(v, a, torch.stack(times, 1))

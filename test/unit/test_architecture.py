@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # A room is a package or module of noisegate_ros, or "sim". Left may import right, and itself.
-COMMAND_LINE = {"cli", "commands", "demo", "report", "fuzz"}
+COMMAND_LINE = {"cli", "commands", "demo", "report", "fuzz", "soak", "bench"}
 LOWER = {"errors", "paths", "wam", "control", "engine", "learn", "nodes", "serve", "sim"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),

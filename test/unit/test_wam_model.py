@@ -190,3 +190,22 @@ def test_instruction_cache_is_what_the_encoder_says(tmp_path: Path) -> None:
 
 def test_stats_are_json(folder: Path) -> None:
     assert json.loads((folder / "stats.json").read_text()) == {"seed": 0}
+
+
+def test_a_prefix_leaves_as_it_came(folder: Path) -> None:
+    save_model(folder, small_model(prefix=3), {})
+    policy = Policy.load(folder, threads=None)
+    good = request(policy)
+    start = np.array([[0.1, 0.2, 0.03], [0.15, 0.1, 1 / 30]])
+    free = policy.infer(good.images, good.position, PICK, 5)
+    bound = policy.infer(good.images, good.position, PICK, 5, start)
+    np.testing.assert_array_equal(bound.actions[:2], start)
+    assert np.abs(bound.actions[2:] - free.actions[2:]).max() > 1e-6
+    none = policy.infer(good.images, good.position, PICK, 5, start[:0])
+    np.testing.assert_array_equal(none.actions, free.actions)
+    with pytest.raises(InputError, match="prefix of 4 actions is longer than 3"):
+        policy.infer(good.images, good.position, PICK, 5, np.zeros((4, 3)))
+    with pytest.raises(InputError, match=r"is not \[d, 3\] finite numbers"):
+        policy.infer(good.images, good.position, PICK, 5, np.full((1, 3), np.nan))
+    with pytest.raises(InputError, match=r"is not \[d, 3\] finite numbers"):
+        policy.infer(good.images, good.position, PICK, 5, np.zeros((1, 2)))

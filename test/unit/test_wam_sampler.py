@@ -10,8 +10,10 @@ from small_model import small_gate, small_model, small_observation
 from torch import Tensor
 
 from noisegate_ros.errors import InputError
+from noisegate_ros.wam.denoiser import Denoiser
 from noisegate_ros.wam.flow import clock, frame_time
 from noisegate_ros.wam.model import WorldActionModel
+from noisegate_ros.wam.runtime import EagerRuntime
 from noisegate_ros.wam.sampler import Sample, chunk_noise, chunk_seed, sample
 from noisegate_ros.wam.schedules import (
     TABLES,
@@ -125,7 +127,7 @@ class Run:
 
     def __call__(self, schedule: Schedule, steps: int = 5) -> Sample:
         return sample(
-            lambda *args: self.model.backbone(self.prepared, *args),
+            Denoiser(EagerRuntime(self.model), self.model.config, self.prepared),
             self.v0,
             self.v,
             self.a,

@@ -1,0 +1,125 @@
+"""The velocity of one chunk: a runtime with its observation bound, computing as much as is needed.
+
+With ``follow`` the computation follows the schedule. A step's next times are known before its
+velocities, so of every future frame it is known what it needs::
+
+    frame                              what is computed
+    stays at pure noise (t = 1)        nothing: it is left out, if the model was trained so
+    moves                              everything
+    clean (t = 0), for the first time  everything; its keys and values are kept
+    clean, for longer                  nothing: the others go on reading what was kept
+
+Leaving a frame out is what a droppable model has learned to do without. Keeping a clean frame's
+keys is exact where all frames are clean (they read neither actions nor the actions' time), and
+else an approximation: they would still have followed the frames that move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from noisegate_ros.wam.config import WamConfig
+from noisegate_ros.wam.mot import Keys, Prepared
+from noisegate_ros.wam.runtime import Runtime
+
+
+class Denoiser:
+    """Velocities of one batch of chunks; made anew for every chunk.
+
+    Args:
+        runtime: Computes.
+        config: The model's architecture.
+        prepared: What the runtime made of the observation.
+        prefix: How many actions are given ``[B]``; see ``Backbone.forward``.
+        follow: Whether to leave out what the schedule makes needless. Looking at the times costs a
+            synchronisation a step where the device is no CPU.
+
+    Attributes:
+        computed: Frames that each step computed, for benchmarks.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: WamConfig,
+        prepared: Prepared,
+        prefix: Tensor | None = None,
+        follow: bool = False,
+    ) -> None:
+        self.runtime = runtime
+        self.config = config
+        self.prefix = prefix
+        self.follow = follow
+        self.computed: list[int] = []
+        self._prepared = prepared
+        self._clean: list[int] = []
+
+    def __call__(
+        self, v: Tensor, a: Tensor, t: Tensor, tau: Tensor, t_next: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return velocities ``[B, C, F, h, w]`` and ``[B, H, A]``.
+
+        Args:
+            v: Future latents ``[B, C, F, h, w]``.
+            a: Actions ``[B, H, A]``, the given ones clean.
+            t: Times of the frames ``[B, F]``.
+            tau: Time of the actions ``[B]``.
+            t_next: Times of the frames after this step ``[B, F]``; a frame that is left out has
+                velocity 0.
+        """
+        frames = range(t.shape[1])
+        if not self.follow:
+            self.computed.append(len(frames))
+            return self.runtime.step(self._prepared, v, a, t, tau, self.prefix)
+        idle = ((t == 1) & (t_next == 1)).all(0).tolist()
+        clean = (t == 0).all(0).tolist()
+        left_out = [f for f in frames if idle[f] and self.config.droppable]
+        kept = [f for f in frames if f not in left_out and f not in self._clean]
+        self.computed.append(len(kept))
+        made: list[Keys] | None = None
+        finished = [f for f in kept if clean[f]]
+        if finished and self._prepared.keys:
+            made = []
+        whole = len(kept) == len(frames)
+        velocity_v, velocity_a = self.runtime.step(
+            self._prepared,
+            v if whole else v[:, :, kept],
+            a,
+            t if whole else t[:, kept],
+            tau,
+            self.prefix,
+            None if whole else kept,
+            made,
+        )
+        if made is not None:
+            self._prepared = with_frames(self._prepared, made, [kept.index(f) for f in finished])
+            self._clean += finished
+        if whole:
+            return velocity_v, velocity_a
+        full = torch.zeros_like(v)
+        if kept:
+            full[:, :, kept] = velocity_v
+        return full, velocity_a
+
+
+def with_frames(prepared: Prepared, made: Sequence[Keys], places: Sequence[int]) -> Prepared:
+    """Return ``prepared`` with the keys and values of some computed frames behind its own.
+
+    Args:
+        prepared: What the steps have read so far.
+        made: Per layer, keys and values of all computed frames ``[B, heads, F, h*w, d]``.
+        places: Which of those frames to take.
+    """
+
+    def joined(known: Tensor, new: Tensor) -> Tensor:
+        return torch.cat([known, new[:, :, list(places)].flatten(2, 3)], 2)
+
+    keys = tuple(
+        (joined(k, new_k), joined(v, new_v))
+        for (k, v), (new_k, new_v) in zip(prepared.keys, made, strict=True)
+    )
+    return dataclasses.replace(prepared, keys=keys)

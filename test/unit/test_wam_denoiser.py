@@ -1,0 +1,134 @@
+"""Computing only what a schedule makes needful, and actions that are given."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_model import small_gate, small_model, small_observation
+from torch import Tensor
+
+from noisegate_ros.wam.denoiser import Denoiser
+from noisegate_ros.wam.flow import clock
+from noisegate_ros.wam.model import WorldActionModel
+from noisegate_ros.wam.runtime import EagerRuntime
+from noisegate_ros.wam.sampler import Prefix, Sample, chunk_noise, sample
+from noisegate_ros.wam.schedules import GateSchedule, Schedule, make_schedule
+
+STEPS = 6
+
+
+def run(
+    model: WorldActionModel,
+    schedule: Schedule,
+    *,
+    follow: bool = False,
+    prefix: Prefix | None = None,
+    batch: int = 2,
+) -> tuple[Sample, Denoiser]:
+    observation = small_observation(model, batch)
+    v0 = model.encode(observation.images)
+    count = None if prefix is None else prefix.count
+    denoiser = Denoiser(
+        EagerRuntime(model), model.config, model.prepare(observation, v0), count, follow
+    )
+    noise = [chunk_noise(model.config, seed) for seed in range(batch)]
+    v, a = (torch.stack([pair[i] for pair in noise]) for i in (0, 1))
+    sigma = clock(STEPS, 2.0)
+    with torch.no_grad():
+        made = sample(denoiser, v0, v, a, sigma, schedule.begin(list(range(batch)), STEPS), prefix)
+    return made, denoiser
+
+
+def same(first: Sample, second: Sample) -> None:
+    assert torch.equal(first.times, second.times)
+    torch.testing.assert_close(first.v, second.v, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first.a, second.a, rtol=1e-4, atol=1e-5)
+
+
+def test_following_the_shared_schedule_changes_nothing() -> None:
+    model = small_model(droppable=True)
+    dense, _ = run(model, make_schedule("shared"))
+    sparse, denoiser = run(model, make_schedule("shared"), follow=True)
+    assert torch.equal(dense.a, sparse.a) and torch.equal(dense.v, sparse.v)
+    assert denoiser.computed == [2] * STEPS
+
+
+def test_frames_that_are_all_clean_are_computed_once_more_and_then_kept() -> None:
+    model = small_model()
+    dense, _ = run(model, make_schedule("clean_first"))
+    sparse, denoiser = run(model, make_schedule("clean_first"), follow=True)
+    same(dense, sparse)
+    assert denoiser.computed == [2] * (STEPS + 1) + [0] * (STEPS - 1)
+
+
+def test_a_model_that_reads_everything_anew_keeps_nothing() -> None:
+    model = small_model(mask="all")
+    dense, _ = run(model, make_schedule("clean_first"))
+    sparse, denoiser = run(model, make_schedule("clean_first"), follow=True)
+    same(dense, sparse)
+    assert denoiser.computed == [2] * (2 * STEPS)
+
+
+def test_frames_at_pure_noise_are_left_out_of_a_model_that_knows_it() -> None:
+    model = small_model(droppable=True)
+    sparse, denoiser = run(model, make_schedule("masked"), follow=True)
+    assert denoiser.computed == [0] * STEPS
+    dense, _ = run(model, make_schedule("masked"))
+    assert torch.equal(sparse.v, dense.v) and not torch.equal(sparse.a, dense.a)
+    other = small_model(droppable=False)
+    kept, denoiser = run(other, make_schedule("masked"), follow=True)
+    assert denoiser.computed == [2] * STEPS
+    assert torch.equal(kept.a, run(other, make_schedule("masked"))[0].a)
+
+
+def test_a_clean_frame_is_read_from_what_was_kept_while_the_other_moves() -> None:
+    model = small_model(droppable=True)
+    dense, _ = run(model, make_schedule("near_first"))
+    sparse, denoiser = run(model, make_schedule("near_first"), follow=True)
+    # The far frame starts after the near one, the near one is clean before the end.
+    assert denoiser.computed == [1, 1, 2, 2, 2, 1]
+    assert torch.equal(sparse.times, dense.times)
+    assert (sparse.a - dense.a).abs().max() < 0.5 * dense.a.abs().max()
+    assert not torch.equal(sparse.a, dense.a)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_gates_frames_are_left_out_only_where_the_whole_batch_agrees(batch: int) -> None:
+    model = small_model()
+    schedule = GateSchedule(small_gate(3), mode="sample")
+    sparse, denoiser = run(model, schedule, follow=True, batch=batch)
+    idle = ((sparse.times[:, :-1] == 0).all(0)).sum(1)  # frames clean before each step
+    expected = []
+    kept: set[int] = set()
+    for k in range(STEPS):
+        clean = {f for f in range(2) if bool((sparse.times[:, k, f] == 0).all())}
+        expected.append(2 - len(kept))
+        kept |= clean
+    assert denoiser.computed == expected
+    assert len(idle) == STEPS
+
+
+def given(model: WorldActionModel, count: Tensor) -> Prefix:
+    shape = (len(count), model.config.horizon, model.config.action_size)
+    return Prefix(torch.randn(shape, generator=torch.Generator().manual_seed(9)), count)
+
+
+def test_given_actions_come_out_as_given_and_change_the_rest() -> None:
+    model = small_model(prefix=3)
+    free, _ = run(model, make_schedule("shared"))
+    prefix = given(model, torch.tensor([2, 0]))
+    bound, _ = run(model, make_schedule("shared"), prefix=prefix)
+    assert torch.equal(bound.a[0, :2], prefix.actions[0, :2])
+    assert not torch.equal(bound.a[0, 2:], free.a[0, 2:])
+    torch.testing.assert_close(bound.a[1], free.a[1])
+
+
+def test_what_lies_behind_the_given_actions_is_not_read() -> None:
+    model = small_model(prefix=3)
+    count = torch.tensor([1, 3])
+    prefix = given(model, count)
+    other = Prefix(prefix.actions.clone(), count)
+    other.actions[0, 1:] = 7.0
+    other.actions[1, 3:] = -7.0
+    first, second = (run(model, make_schedule("shared"), prefix=p)[0] for p in (prefix, other))
+    assert torch.equal(first.a, second.a)
