@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, default=ROOT / "out/demo", help="folder of the films")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images/demo.png")
-    parser.add_argument("--width", type=int, default=480, help="of one task's picture, pixels")
+    parser.add_argument("--width", type=int, default=400, help="of one task's picture, pixels")
+    parser.add_argument("--columns", type=int, default=4, help="pictures side by side")
     options = parser.parse_args(arguments)
     films: dict[str, Path] = {}
     for film in sorted(options.demo.glob("*.mp4")):
@@ -44,7 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
         height = round(image.shape[0] * options.width / image.shape[1])
         tiles.append(cv2.resize(image, (options.width, height), interpolation=cv2.INTER_AREA))
     least = min(tile.shape[0] for tile in tiles)
-    sheet = np.hstack([tile[:least] for tile in tiles])
+    tiles = [tile[:least] for tile in tiles]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % min(options.columns, len(tiles)))
+    columns = min(options.columns, len(tiles))
+    sheet = np.vstack(
+        [np.hstack(tiles[row : row + columns]) for row in range(0, len(tiles), columns)]
+    )
     aside = options.out.with_name("." + options.out.name)
     aside.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(aside), sheet[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks", nargs="+", metavar="TASK", help="task names (default: the model's own)"
     )
     parser.add_argument("--level", default="demo_clean", help="randomisation (default: demo_clean)")
-    parser.add_argument("--episodes", type=int, default=5, help="of each task (default: 5)")
+    parser.add_argument("--episodes", type=int, default=2, help="of each task (default: 2)")
     parser.add_argument(
         "--first-seed", type=int, default=100_000, help="scene of the first one (default: 100000)"
     )
