@@ -7,7 +7,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 ENV := . scripts/env.sh;
 
-.PHONY: help setup demo test check lint format colcon pin tables clean clean-all
+TRT_VENV ?= .venv-trt
+
+.PHONY: help setup demo test test-trt check lint format colcon pin tables clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +24,10 @@ test: lint check ## Everything that must hold: lint, types, tests
 
 check: setup ## The tests alone; ARGS="-k name" picks some
 	@$(ENV) $(PY) -m pytest $(ARGS)
+
+test-trt: setup ## Convert the denoising step with TensorRT for RTX, without a GPU (95 MB more)
+	@scripts/trt_venv.sh '$(VENV)' '$(TRT_VENV)'
+	@$(ENV) $(TRT_VENV)/bin/python -W ignore test/trt/convert.py $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .
@@ -46,4 +52,4 @@ clean: ## Remove what builds and tools leave behind
 	@find . -path './$(VENV)' -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 clean-all: clean ## The same, and the environment
-	@rm -rf '$(VENV)'
+	@rm -rf '$(VENV)' '$(TRT_VENV)'

@@ -24,11 +24,14 @@ _COMMANDS = {
     "train": "train a world action model on recorded demonstrations",
     "gate": "train the gate of a model from task reward in simulated scenes",
     "eval": "measure a model's success in closed loop, directly or over ROS",
+    "bench": "time a model on this machine, every backend and schedule in turns",
     "report": "show what was measured about a model on one page",
     "replay": "play a recorded episode over ROS 2, or compare it with a model",
     "record": "record the topics of a running loop to an MCAP file",
+    "compile": "compile a model ahead for this machine, and check the result",
     "serve": "answer a judge's simulator: RoboTwin's evaluation, or the vla-eval harness",
     "fuzz": "send damaged input to the guard and to everything that reads input",
+    "soak": "run the loop for hours with faults, and watch memory, threads and recovery",
     "doctor": "show what this machine has and what is missing",
 }
 # Read once when the libraries load. Threads that spin while they wait cost a busy neighbour thirty

@@ -21,6 +21,10 @@ class ModelError(NoiseGateError):
     """A model folder is missing, truncated, or of another architecture."""
 
 
+class EngineError(NoiseGateError):
+    """A compiled model is missing, foreign or damaged, or cannot be built on this machine."""
+
+
 class EpisodeError(NoiseGateError):
     """A recorded episode is missing, cut short, or in a foreign layout."""
 

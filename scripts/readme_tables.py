@@ -179,28 +179,110 @@ def ablation_table(files: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
     return lines[:-1]
 
 
+def number(row: Row, key: str, form: str = ".2f") -> str:
+    """One cell: a number of a row, empty if it has none."""
+    return format(row[key], form) if isinstance(row.get(key), (int, float)) else ""
+
+
 def benchmark_table(files: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
     """Latencies, each beside the baseline of the same run."""
-    rows = [row for _, content in files for row in content["rows"] if "p50_ms" in row]
-    if not rows:
-        return []
-
-    def number(row: Row, key: str, form: str) -> str:
-        return format(row[key], form) if isinstance(row.get(key), (int, float)) else ""
-
-    return table(
-        ["what", "p50 ms", "p99 ms", "against", "times as fast"],
+    lines: list[str] = []
+    for path, content in files:
+        rows = [row for row in content["rows"] if "kind" in row]
+        parts = (chunk_table(rows), follow_table(rows), node_table(rows), not_measured(rows))
+        own = [line for part in parts if part for line in (*part, "")]
+        if own:
+            model = path.parent.parent.name
+            lines += [f"Milliseconds of {model}, on the machine that is named below:", "", *own]
+    plain = [
         [
-            [
-                f"`{row['name']}`",
-                number(row, "p50_ms", ".2f"),
-                number(row, "p99_ms", ".2f"),
-                f"`{row['baseline']}`" if row.get("baseline") else "",
-                number(row, "ratio", ".2f"),
-            ]
-            for row in rows
-        ],
+            f"`{row['name']}`",
+            number(row, "p50_ms"),
+            number(row, "p99_ms"),
+            f"`{row['baseline']}`" if row.get("baseline") else "",
+            number(row, "ratio"),
+        ]
+        for _, content in files
+        for row in content["rows"]
+        if "p50_ms" in row and "kind" not in row
+    ]
+    if plain:
+        lines += table(["what", "p50 ms", "p99 ms", "against", "times as fast"], plain)
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+def timed(rows: Sequence[Row], kind: str) -> list[Row]:
+    """Rows of a kind that have a time."""
+    return [row for row in rows if row["kind"] == kind and row["p50_ms"] is not None]
+
+
+def chunk_table(rows: Sequence[Row]) -> list[str]:
+    """Whole chunks under the shared schedule: a line a backend, a column a number of steps."""
+    chunks = [row for row in timed(rows, "chunk") if row["schedule"] == "shared"]
+    steps = sorted({row["steps"] for row in chunks})
+    lines: dict[str, dict[int, Row]] = {}
+    for row in chunks:
+        name = f"{row['backend']}, {row['precision']}"
+        if row["name"].endswith("_recompute"):
+            name += ", recomputing everything"
+        lines.setdefault(name, {})[row["steps"]] = row
+    body = [
+        [
+            name,
+            *(
+                f"{found[k]['p50_ms']:.1f} ({found[k]['p99_ms']:.1f})" if k in found else ""
+                for k in steps
+            ),
+            number(found.get(steps[-1], {}), "ratio", ".1f"),
+        ]
+        for name, found in lines.items()
+    ]
+    head = ["a chunk, p50 (p99)", *(f"K = {k}" for k in steps), "times as fast"]
+    return table(head, body) if body else []
+
+
+def follow_table(rows: Sequence[Row]) -> list[str]:
+    """Chunks whose computation follows the schedule, beside the same computed densely."""
+    dense = {row["name"]: row for row in timed(rows, "chunk")}
+    body = [
+        [
+            row["schedule"],
+            f"{row['backend']}, {row['precision']}",
+            f"{row['frames_mean']:g} of {row['frames']}",
+            f"{dense[row['baseline']]['p50_ms']:.1f}",
+            f"{row['p50_ms']:.1f}",
+            number(row, "ratio"),
+        ]
+        for row in timed(rows, "follow")
+        if row.get("baseline") in dense
+    ]
+    head = ["schedule", "computed by", "frames a step", "dense", "followed", "times as fast"]
+    return table(head, body) if body else []
+
+
+def node_table(rows: Sequence[Row]) -> list[str]:
+    """What the policy node adds to the model's time."""
+    names = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
+    body = [
+        [f"`{row['name']}`", *(number(row, name) for name in names), str(row["chunks"])]
+        for row in timed(rows, "node")
+    ]
+    return (
+        table(["stamp to trajectory, less the model", "p50", "p95", "p99", "max", "chunks"], body)
+        if body
+        else []
     )
+
+
+def not_measured(rows: Sequence[Row]) -> list[str]:
+    """A line for every backend that did not run, with its reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if "missing" in row and row["kind"] in ("chunk", "published"):
+            name = "the published size" if row["kind"] == "published" else row["backend"]
+            names = reasons.setdefault(row["missing"], [])
+            names += [name] if name not in names else []
+    return [f"- Not measured here: {', '.join(names)}: {why}." for why, names in reasons.items()]
 
 
 def provenance(path: Path, content: dict[str, Any]) -> str:

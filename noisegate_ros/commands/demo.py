@@ -54,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bag", action="store_true", help="also record every topic to run.mcap in --out"
     )
     parser.add_argument("--domain", type=int, help="ROS domain (default: one that is likely free)")
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="eager, inductor, aoti, tensorrt, onnx_trt, or auto: the best of this machine, "
+        "compiled the first time (default)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     from noisegate_ros.demo.run import BAG, Settings
     from noisegate_ros.demo.run import run as demonstrate
+    from noisegate_ros.engine.load import ENGINES
     from noisegate_ros.paths import shipped
     from noisegate_sim.constants import LEVELS, TASKS
 
@@ -69,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = chosen("task", args.tasks, TASKS) if args.tasks else trained_tasks(folder)
     check_name("level", args.level, LEVELS)
     check_name("mode", args.mode, _MODES)
+    check_name("engine", args.engine, ENGINES)
     if args.episodes < 1:
         raise InputError(f"--episodes {args.episodes}: expected 1 or more; ask for at least one")
     # The node would find out by itself, but then the page could not say what runs.
@@ -87,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         budget_s=args.budget,
         domain=args.domain,
         bag=args.bag,
+        engine=args.engine,
         commands=("make demo", _command(args)),
     )
     signal.signal(signal.SIGTERM, _interrupt)
@@ -121,6 +131,8 @@ def _command(args: argparse.Namespace) -> str:
         words += ["--size", "x".join(map(str, args.size))]
     if args.model:
         words += ["--model", str(args.model)]
+    if args.engine != "auto":
+        words += ["--engine", args.engine]
     return shlex.join(words)
 
 

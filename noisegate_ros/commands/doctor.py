@@ -1,4 +1,4 @@
-"""Show what this machine has and what is missing: libraries, renderer, ROS, model, RoboTwin.
+"""Show what this machine has and what is missing: libraries, renderer, ROS, model, engines.
 
 Exit code 1 if something that `noisegate demo` needs is not there.
 """
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         _distribution("rclpy", "the nodes", "install ROS 2, or the rclpy wheels"),
         _transport(),
         _model(args.model),
+        *_engines(args.model),
         _robotwin(),
     ]
     table = Table(box=None, pad_edge=False)
@@ -116,6 +117,44 @@ def _model(folder: Path | None) -> Finding:
         )
     size = sum(path.stat().st_size for path in weights) / 2**20
     return Finding("model", True, f"{folder} ({size:.1f} MiB)")
+
+
+def _engines(folder: Path | None) -> list[Finding]:
+    """What can compute the model here, and which of it is compiled already."""
+    from noisegate_ros.engine import store
+    from noisegate_ros.engine.build import look_up, plan
+    from noisegate_ros.engine.load import ahead_for
+    from noisegate_ros.engine.registry import AUTO, BACKENDS, best_device, preferred
+    from noisegate_ros.paths import shipped
+
+    device = best_device()
+    found = []
+    for name, backend in BACKENDS.items():
+        lack = backend.lack(device, building=True)
+        best = " (what auto takes)" if name == preferred(device)[0] else ""
+        found.append(
+            Finding(f"engine {name}", not lack, lack or f"on {device}{best}", needed=False)
+        )
+    root = store.default_root()
+    for name in preferred(device):
+        if BACKENDS[name].lack(device, building=False):
+            continue
+        try:
+            wanted = ahead_for(
+                folder or shipped("models/tiny"),
+                backend=name,
+                precision=AUTO,
+                device=str(device),
+                threads=1,
+                follow=False,
+                settings={},
+                engines=root,
+            )
+            there = ", ".join(look_up(wanted, plan(wanted)))
+            found.append(Finding(f"compiled {name}", True, f"{there} in {root}", needed=False))
+        except NoiseGateError as error:
+            found.append(Finding(f"compiled {name}", False, str(error), needed=False))
+    return found
 
 
 def _robotwin() -> Finding:

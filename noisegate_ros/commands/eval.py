@@ -17,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noisegate_ros.commands.options import (
     chosen,
@@ -28,14 +28,21 @@ from noisegate_ros.commands.options import (
 )
 from noisegate_ros.errors import InputError, SimulatorError, check_name
 
+if TYPE_CHECKING:
+    from noisegate_ros.learn.delay import Delay
+
 _LOGS = Path("out/eval/log")
 _DEFAULTS: dict[str, Any] = {
     "policy": "wam",
     "episodes": 100,
     "schedule": "auto",
     "first_seed": 100_000,
+    "follow": False,
 }
-_OF_ONE_POLICY = (*_DEFAULTS, "model", "tasks", "levels", "steps", "domain")
+_OF_ONE_POLICY = (
+    *_DEFAULTS,
+    *("model", "tasks", "levels", "steps", "domain", "delay_ms", "chunking"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +65,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule", help="how the future is denoised (default: the model's gate, else shared)"
     )
     parser.add_argument("--steps", type=int, help="denoising steps K (default: the model's)")
+    parser.add_argument(
+        "--follow",
+        action=argparse.BooleanOptionalAction,
+        help="compute no frame that the schedule has finished or holds at noise (default: all)",
+    )
+    parser.add_argument(
+        "--delay-ms",
+        type=float,
+        help="how long an answer takes while the arms go on, simulated ms (default: they wait)",
+    )
+    parser.add_argument(
+        "--chunking",
+        help="with --delay-ms: sync, async or prefix (default: prefix where the model can, "
+        "else async)",
+    )
     parser.add_argument("--first-seed", type=int, help="first scene (default: 100000)")
     parser.add_argument(
         "--workers",
@@ -90,7 +112,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fresh", action="store_true", help="measure again what an earlier run has done"
     )
     parser.add_argument(
-        "--out", type=Path, help="evidence file (default: evidence/<policy>_<schedule>[_ros].json)"
+        "--out",
+        type=Path,
+        help="evidence file (default: evidence/<policy>_<schedule>[_follow][_<chunking>_<delay>ms]"
+        "[_ros].json)",
     )
 
 
@@ -134,10 +159,13 @@ def _one_policy(args: argparse.Namespace) -> int:
                 raise InputError(
                     f"--{name} {value} with --ros: expected 1, the loop is two processes already"
                 )
-    setup = Setup(args.policy, folder, args.schedule, args.steps)
-    if args.policy == "wam" and args.schedule == AUTO:
+    delay = _delay(args)
+    setup = Setup(args.policy, folder, args.schedule, args.steps, args.follow, delay)
+    if delay is not None or (args.policy == "wam" and args.schedule == AUTO):
         setup = checked(setup, tasks)
     name = f"{args.policy}_{setup.schedule}" if args.policy == "wam" else args.policy
+    name += "_follow" if args.follow else ""
+    name += "" if setup.delay is None else f"_{setup.delay.chunking}_{setup.delay.ms:g}ms"
     name += "_ros" if args.ros else ""
     out = args.out or folder / "evidence" / f"{name}.json"
     seed = training_seed(folder)
@@ -165,6 +193,8 @@ def _one_policy(args: argparse.Namespace) -> int:
     if isinstance(journal, Journal):
         journal.remove()
     over = ", over ROS" if args.ros else ""
+    if setup.delay is not None:
+        over += f", {setup.delay.chunking}, answers after {setup.delay.ms:g} ms"
     schedule = f", schedule {setup.schedule}" if args.policy == "wam" else ""
     table = Table(title=f"{args.policy} {folder.name}{schedule}{over}")
     for heading in ("task", "level", "success", "95 % interval", "frames", "chunk ms"):
@@ -184,6 +214,22 @@ def _one_policy(args: argparse.Namespace) -> int:
     for sentence in left_out:
         console.print(f"left out: {sentence}")
     return 1 if left_out else 0
+
+
+def _delay(args: argparse.Namespace) -> Delay | None:
+    """Return how late answers come, None where the world waits for them."""
+    from noisegate_ros.learn.delay import Delay
+
+    if args.delay_ms is None and args.chunking is not None:
+        raise InputError(
+            f"--chunking {args.chunking} without --delay-ms: expected both, chunks are joined only "
+            "where the world does not wait"
+        )
+    if args.delay_ms is None:
+        return None
+    if args.ros:
+        raise InputError("--delay-ms with --ros: expected one of them, in lock-step nodes wait")
+    return Delay(args.delay_ms) if args.chunking is None else Delay(args.delay_ms, args.chunking)
 
 
 def _cases(

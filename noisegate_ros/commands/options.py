@@ -162,6 +162,33 @@ def workers_for(tasks: Iterable[str], asked: int | None, ours: int) -> int:
     return 1 if any(map(is_robotwin, tasks)) else ours
 
 
+def add_engine_arguments(parser: argparse.ArgumentParser, name: str, default: str) -> None:
+    """Declare how a model is computed: backend, precision and the folder of compiled models.
+
+    Args:
+        parser: To declare them on.
+        name: Of the option that takes the backend, ``--engine`` or ``--backend``.
+        default: What its ``auto`` means, for the help.
+    """
+    parser.add_argument(
+        name,
+        default="auto",
+        metavar="NAME",
+        help=f"eager, inductor, aoti, tensorrt, onnx_trt, or auto: {default}",
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="fp32, bf16, fp16, or auto: the fastest of the device that is compiled (default)",
+    )
+    parser.add_argument(
+        "--engines",
+        type=Path,
+        metavar="DIR",
+        help="folder of compiled models (default: $NOISEGATE_ENGINES or ~/.cache/noisegate)",
+    )
+
+
 def trained_tasks(folder: Path) -> list[str]:
     """Return the tasks that a model was trained on, in the simulator's order.
 

@@ -142,7 +142,7 @@ def _load(args: argparse.Namespace) -> tuple[list[EpisodeRef], EpisodeSet, Instr
     if args.episodes is not None:
         refs = [ref for ref in refs if ref.index < args.episodes]
     known = args.data / "cache" / "instructions.safetensors"
-    encoder = InstructionEncoder(known)
+    encoder = InstructionEncoder(known, remember=None)
     with Progress(*_columns(), console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("decoding episodes", total=len(refs))
         data = load_episodes(

@@ -5,24 +5,45 @@ passes in, so the node, the simulator bridge and the evaluation run the same cod
 numbers.
 """
 
+from noisegate_ros.control.chunking import (
+    AUTO,
+    FALLBACKS,
+    MODES,
+    Chunking,
+    Question,
+    Stitcher,
+    chunking_mode,
+)
 from noisegate_ros.control.commanded import CommandedState
+from noisegate_ros.control.delay import DelayEstimate, steps_of
 from noisegate_ros.control.follower import TrajectoryFollower
 from noisegate_ros.control.guard import REASONS, check_chunk
+from noisegate_ros.control.interpolate import resampled
 from noisegate_ros.control.limits import VELOCITY_SCALE, JointLimits
 from noisegate_ros.control.rollout import Drivable, advance, plan
 from noisegate_ros.control.trajectory import Trajectory, chunk_to_trajectory, hold_trajectory
 
 __all__ = [
+    "AUTO",
+    "FALLBACKS",
+    "MODES",
     "REASONS",
     "VELOCITY_SCALE",
+    "Chunking",
     "CommandedState",
+    "DelayEstimate",
     "Drivable",
     "JointLimits",
+    "Question",
+    "Stitcher",
     "Trajectory",
     "TrajectoryFollower",
     "advance",
     "check_chunk",
     "chunk_to_trajectory",
+    "chunking_mode",
     "hold_trajectory",
     "plan",
+    "resampled",
+    "steps_of",
 ]

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from noisegate_ros.control.follower import TrajectoryFollower
 from noisegate_ros.control.trajectory import Trajectory
+from noisegate_ros.errors import TrajectoryError
 
 
 class CommandedState:
@@ -19,10 +20,14 @@ class CommandedState:
 
     Args:
         joints: Names of the A joints.
+
+    Attributes:
+        rest_ns: When the last trajectory ends, after which the robot rests; 0: nothing was sent.
     """
 
     def __init__(self, joints: tuple[str, ...]) -> None:
         self.joints = joints
+        self.rest_ns = 0
         self._follower: TrajectoryFollower | None = None
 
     def at(self, stamp_ns: int, measured: ArrayLike) -> NDArray[np.float64]:
@@ -37,6 +42,17 @@ class CommandedState:
         position, _ = self._follower.sample(stamp_ns)
         return position
 
+    def told(self, stamp_ns: int) -> NDArray[np.float64]:
+        """Return the positions commanded at a time, also a coming one, by what was sent so far.
+
+        Raises:
+            TrajectoryError: if nothing was sent.
+        """
+        if self._follower is None or not self.rest_ns:
+            raise TrajectoryError("nothing was commanded yet: expected a trajectory before")
+        position, _ = self._follower.sample(stamp_ns)
+        return position
+
     def sent(self, trajectory: Trajectory, now_ns: int) -> None:
         """Take note of a trajectory that was sent.
 
@@ -47,3 +63,4 @@ class CommandedState:
         if self._follower is None:
             self._follower = TrajectoryFollower(self.joints, trajectory.positions[0])
         self._follower.replace(trajectory, min(now_ns, trajectory.end_ns - 1))
+        self.rest_ns = trajectory.end_ns

@@ -20,10 +20,11 @@ Sample = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class _Knots:
-    """A trajectory joined to the commanded state from which it starts.
+class Knots:
+    """Points in time and the path through them; the last position is held.
 
-    ``times_ns[0]`` is the moment of take-over and row 0 the state commanded at that moment.
+    Of a follower's trajectories ``times_ns[0]`` is the moment of take-over and row 0 the state
+    commanded at that moment.
     """
 
     times_ns: NDArray[np.int64]
@@ -31,6 +32,7 @@ class _Knots:
     velocities: NDArray[np.float64] | None
 
     def sample(self, now_ns: int) -> Sample:
+        """Return ``(position [A], velocity [A])`` at a time."""
         last = len(self.times_ns) - 1
         index = int(np.searchsorted(self.times_ns, now_ns, side="right")) - 1
         if last == 0 or index >= last:
@@ -82,9 +84,9 @@ class TrajectoryFollower:
             raise TrajectoryError(
                 f"the start must be {len(self.joints)} finite positions, got {position.tolist()}"
             )
-        rest = _Knots(np.array([0], dtype=np.int64), position[None], None)
+        rest = Knots(np.array([0], dtype=np.int64), position[None], None)
         # Ordered by the moment of take-over; more than one only while a stamp lies ahead.
-        self._segments: list[_Knots] = [rest]
+        self._segments: list[Knots] = [rest]
 
     def replace(self, trajectory: Trajectory, now_ns: int) -> None:
         """Take over ``trajectory`` from its stamp, or from now if the stamp is past.
@@ -106,7 +108,7 @@ class TrajectoryFollower:
         velocities = None
         if new.velocities is not None:
             velocities = np.vstack([velocity, new.velocities[keep]])
-        knots = _Knots(np.concatenate([[begin], times[keep]]), positions, velocities)
+        knots = Knots(np.concatenate([[begin], times[keep]]), positions, velocities)
         first, *later = self._segments
         older = [first, *(s for s in later if int(s.times_ns[0]) < begin)]
         self._segments = [*older, knots]
@@ -123,7 +125,7 @@ class TrajectoryFollower:
     def hold(self, now_ns: int) -> None:
         """Stop at the position commanded at ``now_ns`` and forget every trajectory."""
         position, _ = self.sample(now_ns)
-        self._segments = [_Knots(np.array([now_ns], dtype=np.int64), position[None], None)]
+        self._segments = [Knots(np.array([now_ns], dtype=np.int64), position[None], None)]
 
     def _forget(self, now_ns: int) -> None:
         """Drop the segments that a later one has already replaced."""

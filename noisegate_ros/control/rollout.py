@@ -42,6 +42,8 @@ def plan(
     dt_ns: int,
     now_ns: int | None = None,
     margin_ns: int = 0,
+    origin_ns: int | None = None,
+    count: int | None = None,
 ) -> Trajectory:
     """Guard a chunk, then time it.
 
@@ -54,6 +56,8 @@ def plan(
         dt_ns: Time between two actions.
         now_ns: Present time on the same clock; None: no time has passed (lock-step).
         margin_ns: Points earlier than now plus this are dropped.
+        origin_ns: Time from which the actions count; None: the stamp.
+        count: Actions that may be executed, after which the robot rests; None: all.
 
     Raises:
         ChunkRejected: if the guard refuses the chunk.
@@ -61,7 +65,9 @@ def plan(
     """
     chunk = check_chunk(actions, joints, limits, measured, dt_ns=dt_ns)
     now = stamp_ns if now_ns is None else now_ns
-    return chunk_to_trajectory(chunk, stamp_ns, dt_ns, joints, now, margin_ns)
+    return chunk_to_trajectory(
+        chunk[:count], stamp_ns, dt_ns, joints, now, margin_ns, origin_ns=origin_ns
+    )
 
 
 def advance(

@@ -6,6 +6,9 @@ observation that the chunk answers:
     time     stamp    +dt     +2dt    +3dt   ...   +H*dt
     action             a0      a1      a2            aH-1
 
+unless the robot stood still since then, which puts all of them off
+(:mod:`noisegate_ros.control.chunking`).
+
 Nothing is stamped in the future: joint trajectory controllers of different ages disagree on what a
 future stamp means, while points that are already past are dropped by all of them.
 """
@@ -133,6 +136,8 @@ def chunk_to_trajectory(
     joints: tuple[str, ...],
     now_ns: int,
     margin_ns: int,
+    *,
+    origin_ns: int | None = None,
 ) -> Trajectory:
     """Time the actions of a chunk and drop those that come too late.
 
@@ -146,6 +151,8 @@ def chunk_to_trajectory(
         joints: Names of the A columns.
         now_ns: Present time on the same clock.
         margin_ns: Points earlier than ``now_ns + margin_ns`` are dropped: time to get there.
+        origin_ns: Time from which the actions count, not before the stamp; None: the stamp. See
+            :mod:`noisegate_ros.control.chunking`.
 
     Raises:
         TrajectoryError: if no point is left or the actions cannot form a trajectory.
@@ -157,7 +164,8 @@ def chunk_to_trajectory(
         )
     if dt_ns <= 0:
         raise TrajectoryError(f"the time between two actions must be positive, got {dt_ns} ns")
-    times = np.arange(1, len(points) + 1, dtype=np.int64) * dt_ns
+    late_ns = 0 if origin_ns is None else origin_ns - stamp_ns
+    times = late_ns + np.arange(1, len(points) + 1, dtype=np.int64) * dt_ns
     velocities = np.zeros_like(points)
     if len(points) > 1:
         step = dt_ns / NS_PER_S

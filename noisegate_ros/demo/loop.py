@@ -45,6 +45,7 @@ class Loop:
         stream_frames: in lock-step, also publish the pictures between two observations.
         domain: ROS domain; None picks one.
         bag: MCAP file to record every topic to; None for none.
+        engine: what computes the model; eager gives the same episodes as without ROS.
     """
 
     task: str
@@ -60,6 +61,7 @@ class Loop:
     stream_frames: bool = False
     domain: int | None = None
     bag: Path | None = None
+    engine: str = "eager"
 
 
 def model_config(folder: Path) -> dict[str, Any]:
@@ -124,6 +126,8 @@ def node_commands(loop: Loop, config: dict[str, Any]) -> list[Command]:
             "policy_node",
             model=loop.model.resolve(),
             schedule=loop.schedule,
+            engine=loop.engine,
+            engine_build=False,  # who wants it compiled does so before, with a longer patience
             steps=loop.steps or 0,
             execute=execute,
             mode=loop.mode,

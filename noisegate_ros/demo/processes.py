@@ -61,17 +61,7 @@ class Processes:
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
             for command in self._commands:
-                with open(self.log(command), "wb") as log:
-                    process = subprocess.Popen(
-                        command.words,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        env=dict(self._environment),
-                        start_new_session=True,  # ctrl-C is ours to pass on
-                        preexec_fn=_end_with_parent,
-                    )
-                self._running.append((command, process))
+                self._start(command, "wb")
         except BaseException:
             self.end()
             raise
@@ -79,6 +69,42 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+    def _start(self, command: Command, log_mode: str) -> None:
+        with open(self.log(command), log_mode) as log:
+            process = subprocess.Popen(
+                command.words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self._environment),
+                start_new_session=True,  # ctrl-C is ours to pass on
+                preexec_fn=_end_with_parent,
+            )
+        self._running.append((command, process))
+
+    def pids(self) -> dict[str, int]:
+        """Return the process id of each command that was started and not taken out since."""
+        return {command.name: process.pid for command, process in self._running}
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one command, which must be running."""
+        self._process(name).send_signal(number)
+
+    def take_out(self, name: str) -> int | None:
+        """Return the exit code of one command and watch it no longer; None while it still runs."""
+        process = self._process(name)
+        code = process.poll()
+        if code is not None:
+            self._running = [item for item in self._running if item[1] is not process]
+        return code
+
+    def start_again(self, name: str) -> None:
+        """Start a command that was taken out; its log goes on."""
+        self._start(next(item for item in self._commands if item.name == name), "ab")
+
+    def _process(self, name: str) -> subprocess.Popen:
+        return next(process for command, process in self._running if command.name == name)
 
     def log(self, command: Command) -> Path:
         """Return the file that holds everything a command printed."""

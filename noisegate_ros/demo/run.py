@@ -45,6 +45,7 @@ class Settings:
         budget_s: wall time after which no further episode is begun.
         domain: ROS domain; None picks one.
         bag: whether to record every topic to ``run.mcap``.
+        engine: what computes the model, see ``noisegate_ros.engine``; compiled before it starts.
         commands: shell lines that the page shows.
     """
 
@@ -60,6 +61,7 @@ class Settings:
     budget_s: float
     domain: int | None
     bag: bool = False
+    engine: str = "eager"
     commands: tuple[str, ...] = ("make demo",)
 
     def loop(self) -> Loop:
@@ -76,6 +78,7 @@ class Settings:
             stream_frames=True,
             domain=self.domain,
             bag=self.out / BAG if self.bag else None,
+            engine=self.engine,
         )
 
 
@@ -122,8 +125,9 @@ def run(settings: Settings, listener: Listener) -> Result:
     cameras = tuple(config["cameras"])
     stride_ns = int(config["frame_stride"]) * int(config["dt_ns"])
     future_ns = tuple((i + 1) * stride_ns for i in range(int(config["frames"])))
-    began = time.monotonic()
     _clear(settings.out)
+    _compile(settings, listener)
+    began = time.monotonic()
     listener.starting("starting the simulator and the policy")
     clips: list[Clip] = []
     plan = [
@@ -149,6 +153,22 @@ def run(settings: Settings, listener: Listener) -> Result:
     rows = table([clip.record for clip in clips])
     page = _publish(settings, config, clips, rows)
     return Result(rows, page, len(clips), len(plan) - len(clips))
+
+
+def _compile(settings: Settings, listener: Listener) -> None:
+    """Compile the model where this machine has not done so yet; the first time takes a minute."""
+    if settings.engine == "eager":
+        return
+    from noisegate_ros.engine.load import prepare
+
+    lack = prepare(
+        settings.model,
+        schedule=settings.schedule,
+        backend=settings.engine,
+        say=listener.starting,
+    )
+    if lack:
+        listener.starting(f"running eager: {lack}")
 
 
 def _clear(out: Path) -> None:

@@ -49,6 +49,7 @@ class Arm:
         folders: Model folders, one per training seed.
         episodes: Scenes of each task.
         steps: Denoising steps, or None for the model's own.
+        follow: Whether the computation follows the schedule.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Arm:
     folders: tuple[Path, ...]
     episodes: int
     steps: int | None = None
+    follow: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,10 @@ def read_spec(path: Path) -> Spec:
         kind = _fields(f"a group of {path}", group, {"episodes", "rows"}, {"folders"})
         for row in kind["rows"]:
             fields = _fields(
-                f"a row of {path}", row, {"name"}, {"policy", "schedule", "folders", "steps"}
+                f"a row of {path}",
+                row,
+                {"name"},
+                {"policy", "schedule", "folders", "steps", "follow"},
             )
             folders = fields.get("folders", kind.get("folders", ["."]))
             arms.append(
@@ -144,6 +149,7 @@ def read_spec(path: Path) -> Spec:
                     tuple(path.parent / folder for folder in folders),
                     int(kind["episodes"]),
                     fields.get("steps"),
+                    bool(fields.get("follow", False)),
                 )
             )
     names = [arm.name for arm in arms]
@@ -250,7 +256,7 @@ class Ablation:
             cases = [(task, self.spec.level, seed) for task in self.tasks for seed in seeds]
             trained: set[int] = set()
             for folder in arm.folders:
-                asked = Setup(arm.policy, folder, arm.schedule, arm.steps)
+                asked = Setup(arm.policy, folder, arm.schedule, arm.steps, arm.follow)
                 if asked not in self._checked:
                     self._checked[asked] = checked(asked, self.tasks)
                 setup, seed = self._checked[asked], training_seed(folder)

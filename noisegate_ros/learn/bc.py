@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noisegate_ros.errors import ModelError
+from noisegate_ros.errors import InputError, ModelError
 from noisegate_ros.learn.data import EpisodeSet, draw_batch
 from noisegate_ros.learn.trainer import Randomness
 from noisegate_ros.wam.checkpoint import (
@@ -145,7 +145,15 @@ class CloningPolicy:
 
     @torch.inference_mode()
     def infer_batch(self, requests: Sequence[Request]) -> list[Chunk]:
-        """Answer observations of several scenes; nothing is random here, no seed is used."""
+        """Answer observations of several scenes; nothing is random here, no seed is used.
+
+        Raises:
+            InputError: if the beginning of a chunk is given, which a baseline cannot continue.
+        """
+        if any(request.prefix is not None for request in requests):
+            raise InputError(
+                "the baseline continues no given actions: expected --chunking sync or async"
+            )
         start = time.perf_counter()
         out = self.network(observe(self.config, self.encoder, requests))
         actions = out * self.network.action_std + self.network.action_mean

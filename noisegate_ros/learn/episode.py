@@ -18,6 +18,7 @@ import numpy as np
 from noisegate_ros.control import (
     CommandedState,
     JointLimits,
+    Trajectory,
     TrajectoryFollower,
     advance,
     hold_trajectory,
@@ -120,38 +121,55 @@ class LiveEpisode:
             chunk: The answer to the last :meth:`request`.
             shared_by: Requests that were answered in the same time.
         """
-        config, scene = self._config, self._scene
-        self.chunks += 1
-        self._spent += chunk.timing_ms["total"] / shared_by
-        self._evaluations = max(0, len(chunk.times) - 1)
+        self._count(chunk, shared_by)
         try:
-            trajectory = plan(
-                chunk.actions,
-                joints=config.joints,
-                limits=self._limits,
-                measured=self._measured,
-                stamp_ns=self._stamp_ns,
-                dt_ns=config.dt_ns,
-            )
+            trajectory = self._plan(chunk)
         except TrajectoryError:
             self._rejected += 1
             trajectory = hold_trajectory(
-                self._measured, self._stamp_ns, config.dt_ns, config.joints
+                self._measured, self._stamp_ns, self._config.dt_ns, self._config.joints
             )
-        self._follower.replace(trajectory, self._stamp_ns)
-        self._commanded.sent(trajectory, self._stamp_ns)
-        # In pieces of a frame, so that an episode ends in the frame of its success.
-        for _ in range(config.execute * config.dt_ns // FRAME_DT_NS):
-            if self.done:
+        self._command(trajectory, self._stamp_ns)
+        self._drive(self._stamp_ns + self._config.execute * self._config.dt_ns)
+
+    def _count(self, chunk: Chunk, shared_by: int) -> None:
+        self.chunks += 1
+        self._spent += chunk.timing_ms["total"] / shared_by
+        self._evaluations = max(0, len(chunk.times) - 1)
+
+    def _plan(self, chunk: Chunk, **timing: int | None) -> Trajectory:
+        """Guard and time an answer; ``timing`` is that of :func:`noisegate_ros.control.plan`."""
+        return plan(
+            chunk.actions,
+            joints=self._config.joints,
+            limits=self._limits,
+            measured=self._measured,
+            stamp_ns=self._stamp_ns,
+            dt_ns=self._config.dt_ns,
+            **timing,  # type: ignore[arg-type]
+        )
+
+    def _command(self, trajectory: Trajectory, now_ns: int) -> None:
+        self._follower.replace(trajectory, now_ns)
+        self._commanded.sent(trajectory, now_ns)
+
+    def _drive(self, until_ns: int) -> None:
+        """Follow the commands up to a time, or to the frame in which the episode ends."""
+        while self._scene.time_ns + PHYSICS_DT_NS <= until_ns:
+            now_ns = self._scene.time_ns
+            if now_ns % FRAME_DT_NS == 0 and self.done:
                 break
+            # In pieces of a frame, so that an episode ends in the frame of its success.
+            end_ns = min(until_ns, now_ns - now_ns % FRAME_DT_NS + FRAME_DT_NS)
             advance(
-                scene,
+                self._scene,
                 self._follower,
-                FRAME_DT_NS // PHYSICS_DT_NS,
+                (end_ns - now_ns) // PHYSICS_DT_NS,
                 step_ns=PHYSICS_DT_NS,
                 scale=self._scale,
             )
-            self.passed()
+            if self._scene.time_ns % FRAME_DT_NS == 0:
+                self.passed()
 
     def passed(self) -> None:
         """Called after every frame of 60 ms: nothing to do, unless somebody watches."""

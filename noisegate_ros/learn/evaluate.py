@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from noisegate_ros.errors import InputError
 from noisegate_ros.learn.data import FIRST_EVALUATION_SEED
+from noisegate_ros.learn.delay import Delay, DelayedEpisode
 from noisegate_ros.learn.episode import LiveEpisode, Outcome, run_together
 from noisegate_ros.learn.evidence import commit
 from noisegate_ros.learn.journal import Journal
@@ -59,12 +60,16 @@ class Setup:
         folder: Model folder.
         schedule: Name of the schedule (``wam`` only); :func:`checked` tells what ``auto`` is.
         steps: Denoising steps, or None for the model's own.
+        follow: Whether the computation follows the schedule (``wam`` only).
+        delay: How late an answer comes; None: the world waits for it.
     """
 
     policy: str
     folder: Path
     schedule: str = AUTO
     steps: int | None = None
+    follow: bool = False
+    delay: Delay | None = None
 
     def load(self) -> Actor:
         """Load the policy with one thread: evaluation is parallel over scenes, not inside one.
@@ -78,7 +83,13 @@ class Setup:
 
             return CloningPolicy.load(self.folder, threads=1)
         if self.policy == "wam":
-            return Policy.load(self.folder, schedule=self.schedule, steps=self.steps, threads=1)
+            return Policy.load(
+                self.folder,
+                schedule=self.schedule,
+                steps=self.steps,
+                threads=1,
+                follow=self.follow,
+            )
         raise InputError(f"unknown policy {self.policy!r}: expected one of {', '.join(POLICIES)}")
 
 
@@ -181,14 +192,20 @@ def blocks_of(setup: Setup, cases: Sequence[Case], size: int) -> list[Block]:
     return blocks
 
 
-def run_block(actor: Actor, cases: Sequence[Case]) -> list[Outcome]:
+def run_block(actor: Actor, cases: Sequence[Case], delay: Delay | None = None) -> list[Outcome]:
     """Run episodes in lock-step, each chunk of all of them in one call of the policy.
 
     Args:
         actor: The policy.
         cases: Task, level and seed of every episode; the chunks' noise follows from the seed.
+        delay: How late an answer comes; None: the world waits for it.
     """
-    episodes = [LiveEpisode(actor.config, *case) for case in cases]
+    episodes = [
+        LiveEpisode(actor.config, *case)
+        if delay is None
+        else DelayedEpisode(actor.config, *case, delay)
+        for case in cases
+    ]
     try:
         run_together(episodes, lambda requests, _: actor.infer_batch(requests))
         return [episode.outcome() for episode in episodes]
@@ -217,6 +234,9 @@ def made_from(setup: Setup) -> dict[str, Any]:
         "files": digest.hexdigest(),
         "schedule": setup.schedule if setup.policy == "wam" else None,
         "steps": setup.steps,
+        # Journals from before these existed stay good.
+        **({"follow": True} if setup.follow else {}),
+        **({} if setup.delay is None else {"delay": asdict(setup.delay)}),
     }
 
 
@@ -228,14 +248,17 @@ def checked(setup: Setup, tasks: Sequence[str] = ()) -> Setup:
         tasks: What it will be run on; see :func:`check_robot`.
 
     Returns:
-        The setup with the name of the schedule that really runs.
+        The setup with the names of the schedule and the chunking that really run.
 
     Raises:
-        InputError: if the policy's name is unknown or its robot is not the simulator's.
+        InputError: if the policy's name is unknown, its robot is not the simulator's, or it cannot
+            be run with the delay.
         ModelError: if the folder is not a whole model.
     """
     actor = setup.load()
     check_robot(actor.config, tasks)
+    if setup.delay is not None:
+        setup = replace(setup, delay=setup.delay.checked(actor.config))
     return replace(setup, schedule=actor.schedule.name) if isinstance(actor, Policy) else setup
 
 
@@ -246,7 +269,7 @@ def _work(block: Block) -> list[Outcome]:
     if block.setup not in _LOADED:
         _LOADED.clear()
         _LOADED[block.setup] = block.setup.load()
-    return run_block(_LOADED[block.setup], block.cases)
+    return run_block(_LOADED[block.setup], block.cases, block.setup.delay)
 
 
 def _in_this_process(blocks: Sequence[Block]) -> Generator[tuple[Block, list[Outcome]], None, None]:

@@ -103,6 +103,8 @@ def summarise(
                 "schedule": setup.schedule if setup.policy == "wam" else None,
                 "steps": setup.steps,
                 "evaluations": max(o.evaluations for o in chosen) or None,
+                **({"follow": True} if setup.follow else {}),
+                **_delay(setup),
                 "transport": transport,
                 "training_seed": training_seed,
                 **more,
@@ -118,6 +120,13 @@ def summarise(
             }
         )
     return rows
+
+
+def _delay(setup: Setup) -> Row:
+    """What a row tells of answers that come late, nothing where the world waited."""
+    if setup.delay is None:
+        return {}
+    return {"delay_ms": setup.delay.ms, "chunking": setup.delay.chunking}
 
 
 def readable(content: Mapping[str, Any]) -> str:

@@ -35,13 +35,27 @@ def array(statuses: list[DiagnosticStatus], stamp_ns: int) -> DiagnosticArray:
     return message
 
 
-def stream_status(prefix: str, name: str, age_s: float | None, max_age_s: float | None) -> Any:
-    """Return the status of one input stream; ``max_age_s`` None: silence is normal."""
+def stream_status(
+    prefix: str, name: str, age_s: float | None, max_age_s: float | None, refused: str = ""
+) -> DiagnosticStatus:
+    """Return the status of one input stream.
+
+    Args:
+        prefix: The node's name.
+        name: The stream's.
+        age_s: Seconds since it was heard; None: never.
+        max_age_s: Silence longer than this is a fault; None: silence is normal.
+        refused: Why its last message was not used; empty: it was.
+    """
+    values = {} if age_s is None else {"age_s": age_s}
+    level, text = OK, "fresh"
     if age_s is None:
-        return status(f"{prefix}: {name}", ERROR, "never heard")
-    if max_age_s is not None and age_s > max_age_s:
-        return status(f"{prefix}: {name}", ERROR, f"silent for {age_s:.1f} s", {"age_s": age_s})
-    return status(f"{prefix}: {name}", OK, "fresh", {"age_s": age_s})
+        level, text = ERROR, "never heard"
+    elif max_age_s is not None and age_s > max_age_s:
+        level, text = ERROR, f"silent for {age_s:.1f} s"
+    if refused:
+        level, text = (level if level != OK else WARN), f"{text}; a message was refused: {refused}"
+    return status(f"{prefix}: {name}", level, text, values)
 
 
 def worst(message: DiagnosticArray) -> tuple[bytes, ...]:

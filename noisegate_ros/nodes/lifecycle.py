@@ -7,14 +7,15 @@ sentence) as a failure of the transition, an unexpected one with its traceback a
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -22,19 +23,33 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from noisegate_ros.errors import NoiseGateError
+from noisegate_ros.errors import InputError, NoiseGateError
+from noisegate_ros.nodes.memory import keep_large_blocks
 
 SPIN_S = 0.1
+_TELL_S = 2.0  # between two log lines about something that takes long
+
+T = TypeVar("T")
 
 
 class CarefulLifecycleNode(LifecycleNode):
     """Overridden with plain methods `configure`, `activate`, `deactivate` and `cleanup`.
 
+    Args:
+        name: Of the node.
+        options: As of rclpy's LifecycleNode.
+
     Attributes:
         fault: Why the last transition failed; empty after one that succeeded.
+        ending: Set when the process was asked to end; what takes long must look at it.
+        abandoned: Threads that were given up; they cannot be ended from outside.
     """
 
-    fault: str = ""
+    def __init__(self, name: str, **options: Any) -> None:
+        self.fault = ""
+        self.ending = threading.Event()
+        self.abandoned: list[threading.Thread] = []
+        super().__init__(name, **options)
 
     def configure(self) -> None:
         """Get ready to be activated; raise a NoiseGateError where that cannot be."""
@@ -67,21 +82,22 @@ class CarefulLifecycleNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop, then disable the publishers."""
+        """Stop, then disable the publishers; a fault is an error, nothing stays half active."""
         result = self._careful("deactivate", self.deactivate)
         super().on_deactivate(state)
-        return result
+        return _must(result)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything."""
+        """Free everything; a fault is an error."""
         result = self._careful("clean up", self.cleanup)
         super().on_cleanup(state)
-        return result
+        return _must(result)
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and free everything."""
+        """Stop and free everything; a fault of either is logged and does not keep it alive."""
         self._careful("deactivate", self.deactivate)
-        return self._careful("clean up", self.cleanup)
+        self._careful("clean up", self.cleanup)
+        return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Hold the robot and go back to unconfigured; the process lives on."""
@@ -106,41 +122,89 @@ class CarefulLifecycleNode(LifecycleNode):
         self.fault = ""
         return TransitionCallbackReturn.SUCCESS
 
+    def in_time(self, what: str, action: Callable[[], T], timeout_s: float) -> T:
+        """Return what ``action`` returns; it runs in a thread of its own, in bounded time.
+
+        A thread cannot be ended from outside: one that takes longer is left to itself, and what it
+        returns or raises is dropped. Code that keeps the interpreter to itself cannot be timed.
+
+        Args:
+            what: What it does, for the log: "loading the model".
+            action: What to do.
+            timeout_s: Seconds that it may take.
+
+        Raises:
+            InputError: if it takes longer, or the process is asked to end.
+        """
+        outcome: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                outcome.set_result(action())
+            except BaseException as error:  # noqa: BLE001 - raised again by who waits
+                outcome.set_exception(error)
+
+        thread = threading.Thread(target=work, name=what, daemon=True)
+        start = told = time.monotonic()
+        thread.start()
+        while thread.is_alive():
+            thread.join(SPIN_S)
+            now = time.monotonic()
+            if not thread.is_alive():
+                break
+            if self.ending.is_set() or now - start > timeout_s:
+                self.abandoned.append(thread)
+                raise InputError(
+                    f"{what} was given up: "
+                    + (
+                        "the process was asked to end"
+                        if self.ending.is_set()
+                        else f"it took longer than {timeout_s:g} s"
+                    )
+                )
+            if now - told > _TELL_S:
+                told = now
+                self.get_logger().info(f"{what}: {now - start:.0f} s so far")
+        return outcome.result()
+
+    def on_exception(self, where: str, error: Exception) -> None:
+        """Called when a callback raised; `guarded` has logged it."""
+
+
+def _must(result: TransitionCallbackReturn) -> TransitionCallbackReturn:
+    """Return ``result`` of a transition that must not fail: a failure would undo it."""
+    if result is TransitionCallbackReturn.FAILURE:
+        return TransitionCallbackReturn.ERROR
+    return result
+
 
 def guarded(node: Node, callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``callback`` so that an exception in it is logged and does not end the process."""
+    """Return ``callback`` so that an exception in it is logged and does not end the process.
+
+    A `CarefulLifecycleNode` is told, by its `on_exception`.
+    """
 
     @functools.wraps(callback)  # executors look at the signature to choose the arguments
     def call(*args: Any) -> Any:
         try:
             return callback(*args)
-        except Exception:  # noqa: BLE001 - a bad message must not take the node down
-            node.get_logger().error(
-                f"exception in {callback.__qualname__}:\n{traceback.format_exc()}"
-            )
+        except Exception as error:  # noqa: BLE001 - a bad message must not take the node down
+            where = getattr(callback, "__qualname__", repr(callback))
+            node.get_logger().error(f"exception in {where}:\n{traceback.format_exc()}")
+            try:
+                if isinstance(node, CarefulLifecycleNode):
+                    node.on_exception(where, error)
+            except Exception:  # noqa: BLE001 - nor must what is done about it
+                node.get_logger().error(f"exception after it:\n{traceback.format_exc()}")
+            if len(args) < 2:
+                return None
             # A service callback must return its response, or the executor raises in turn.
-            return args[-1] if len(args) == 2 else None
+            response = args[-1]
+            if hasattr(response, "success") and hasattr(response, "message"):
+                response.success, response.message = False, f"{type(error).__name__}: {error}"
+            return response
 
     return call
-
-
-@contextmanager
-def progress(node: Node, what: str, every_s: float = 2.0) -> Iterator[None]:
-    """Log that ``what`` is still going on, from a helper thread: the executor is busy with it."""
-    done = threading.Event()
-    start = time.monotonic()
-
-    def report() -> None:
-        while not done.wait(every_s):
-            node.get_logger().info(f"{what}: {time.monotonic() - start:.0f} s so far")
-
-    helper = threading.Thread(target=report, daemon=True)
-    helper.start()
-    try:
-        yield
-    finally:
-        done.set()
-        helper.join()
 
 
 def make_executor() -> Any:
@@ -178,6 +242,7 @@ def run_node(
     Returns:
         The exit code: 0 after a signal, what ``turn`` returned, or 1 if the node cannot be made.
     """
+    keep_large_blocks()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -185,8 +250,11 @@ def run_node(
     node: Node | None = None
     executor = None
     code: int | None = None
+    abandoned: list[threading.Thread] = []
     try:
         node = make()
+        if isinstance(node, CarefulLifecycleNode):
+            node.ending, abandoned = stop, node.abandoned
         executor = make_executor()
         executor.add_node(node)
         while not stop.is_set() and code is None and rclpy.ok():
@@ -204,5 +272,9 @@ def run_node(
                 executor.shutdown()
             node.destroy_node()
         rclpy.try_shutdown()
+        sys.stdout.flush()
         sys.stderr.flush()
-    return code or 0
+    code = 0 if stop.is_set() else code or 0
+    if any(thread.is_alive() for thread in abandoned):
+        os._exit(code)  # native code that hangs would also hang, or crash, the interpreter's end
+    return code

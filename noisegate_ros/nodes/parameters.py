@@ -13,11 +13,18 @@ from __future__ import annotations
 
 import math
 import typing
+from collections.abc import Iterable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -52,7 +59,8 @@ def parameter(
         low: Smallest value, included.
         high: Largest value, included; both or none.
         choices: The strings that are allowed.
-        live: May be set while the node runs; others are read-only once declared.
+        live: May be set while the node runs; others are read-only, or, of a lifecycle node,
+            may be set while it is unconfigured.
     """
     return field(
         default=default,
@@ -71,6 +79,9 @@ class PolicyParameters:
     """Parameters of the policy node."""
 
     model: str = parameter("", "folder of the model: config.json, weights, normalisation")
+    model_sha256: str = parameter(
+        "", "SHA-256 that the model's weights must have, hexadecimal; empty: any"
+    )
     cameras: tuple[str, ...] = parameter(
         (), "cameras to subscribe to; empty: those of the model's config"
     )
@@ -79,7 +90,11 @@ class PolicyParameters:
         "raw: <camera>/image_raw, compressed: <camera>/image_raw/compressed",
         choices=("raw", "compressed"),
     )
-    instruction: str = parameter("", "instruction until one is heard on the topic 'instruction'")
+    instruction: str = parameter(
+        "",
+        "instruction until one is heard on the topic 'instruction'; a reset goes back to it",
+        live=True,
+    )
     schedule: str = parameter(
         "auto", "denoising schedule; auto is the model's gate if it has one, else shared"
     )
@@ -88,14 +103,61 @@ class PolicyParameters:
         0, "actions after which a new chunk is asked for; 0: the model's", low=0, high=1000
     )
     seed: int = parameter(
-        0, "seed of the diffusion noise; a reset starts over from it", low=0, high=2**62, live=True
+        0,
+        "seed of the diffusion noise; an activation and a reset start over from it",
+        low=0,
+        high=2**62,
+        live=True,
     )
     threads: int = parameter(1, "processor threads of an inference", low=1, high=256)
+    engine: str = parameter(
+        "auto",
+        "what computes the model; auto is the best that this machine has",
+        choices=("auto", "eager", "inductor", "aoti", "tensorrt", "onnx_trt"),
+    )
+    precision: str = parameter(
+        "auto",
+        "what the steps compute in; auto is the device's best, fp32 with eager",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    engine_build: bool = parameter(
+        True, "compile what is missing while configuring, a minute or two; never later"
+    )
+    engine_fallback: bool = parameter(
+        True, "run eager, and say why, where the engine does not work; false: configuring fails"
+    )
+    follow_gate: bool = parameter(
+        False,
+        "leave out of each step the frames that the schedule has finished or holds at pure noise",
+    )
     mode: str = parameter(
         "realtime",
         "realtime: newest observations, re-planned while executing; lockstep: one chunk for every "
         "observation of a paused simulator",
         choices=("realtime", "lockstep"),
+    )
+    chunking: str = parameter(
+        "auto",
+        "real-time: sync: look and wait at rest; async: keep moving meanwhile; prefix: also tell "
+        "the model what is executed meanwhile; auto: prefix where the model can, else async",
+        choices=("auto", "sync", "async", "prefix"),
+    )
+    chunking_fallback: str = parameter(
+        "sync",
+        "what is done instead of prefix while the delay is longer than the model was trained for",
+        choices=("hold", "sync", "async"),
+    )
+    delay_ms: float = parameter(
+        0.0,
+        "delay from observation to command that prefix counts on, ms; 0: measured all the time",
+        low=0.0,
+        high=60000.0,
+    )
+    command_rate_hz: float = parameter(
+        0.0,
+        "trajectories get points at least this often, on the same path; 0: the model's actions",
+        low=0.0,
+        high=10000.0,
     )
     controllers: tuple[str, ...] = parameter(
         (),
@@ -103,28 +165,52 @@ class PolicyParameters:
         "<controller>.joints; empty: all joints on joint_trajectory",
     )
     sync_slop_s: float = parameter(
-        0.05, "largest difference between the stamps of one observation, s", low=0.0, high=10.0
+        0.05,
+        "largest difference between the stamps of one observation, s",
+        low=0.0,
+        high=10.0,
+        live=True,
     )
     max_age_s: float = parameter(
-        0.5, "a stream silent for longer than this stops the robot, s", low=0.01, high=60.0
+        0.5,
+        "a stream silent for longer than this stops the robot, s",
+        low=0.01,
+        high=60.0,
+        live=True,
     )
     max_future_s: float = parameter(
-        0.5, "stamps further in the future than this are refused, s", low=0.0, high=3600.0
+        0.5,
+        "stamps further in the future than this are refused, s",
+        low=0.0,
+        high=3600.0,
+        live=True,
     )
     margin_s: float = parameter(
-        0.02, "points of a chunk closer to now than this are dropped, s", low=0.0, high=1.0
+        0.02,
+        "points of a chunk closer to now than this are dropped, s",
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     inference_timeout_s: float = parameter(
         10.0,
         "an inference that takes longer is given up and the robot held, s",
         low=0.1,
         high=600.0,
+        live=True,
+    )
+    configure_timeout_s: float = parameter(
+        300.0,
+        "loading and warming up the model may take so long, else the configuration fails, s",
+        low=0.1,
+        high=86400.0,
     )
     hold_after: int = parameter(
         3,
         "refused observations or chunks in a row after which the robot is held",
         low=1,
         high=1000,
+        live=True,
     )
     robot_description: str = parameter(
         "", "URDF with the limits of the model's joints; empty: the data sheet of known joints"
@@ -165,6 +251,11 @@ class PolicyParameters:
         """
         if not self.model:
             raise InputError("parameter 'model' is empty: expected the folder of a model")
+        if self.mode == "lockstep" and self.chunking != "auto":
+            raise InputError(
+                f"parameter 'chunking' is {self.chunking!r} in lock-step, where the world stands "
+                "still: expected 'auto'"
+            )
         for name in ("cameras", "controllers"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
@@ -284,10 +375,10 @@ def _kind(cls: type, spec: Field[Any]) -> Any:
     return typing.get_type_hints(cls)[spec.name]
 
 
-def _descriptor(kind: Any, spec: Field[Any]) -> ParameterDescriptor:
+def _descriptor(kind: Any, spec: Field[Any], read_only: bool) -> ParameterDescriptor:
     meta = spec.metadata
     descriptor = ParameterDescriptor(
-        name=spec.name, description=meta["description"], read_only=not meta["live"]
+        name=spec.name, description=meta["description"], read_only=read_only and not meta["live"]
     )
     if meta["choices"]:
         descriptor.additional_constraints = "one of " + ", ".join(meta["choices"])
@@ -311,7 +402,8 @@ def declare(node: Node, cls: type) -> None:
         kind = _kind(cls, spec)
         default = _TYPES[kind] if spec.default == () else spec.default
         try:
-            node.declare_parameter(spec.name, default, _descriptor(kind, spec))
+            descriptor = _descriptor(kind, spec, not isinstance(node, LifecycleNode))
+            node.declare_parameter(spec.name, default, descriptor)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise InputError(
                 f"{error}: parameter {spec.name!r} is {spec.metadata['description']}, "
@@ -319,23 +411,69 @@ def declare(node: Node, cls: type) -> None:
             ) from error
 
 
-def read(node: Node, cls: type[P]) -> P:
+def read(node: Node, cls: type[P], changes: Iterable[Parameter] = ()) -> P:
     """Return the present values of the parameters that `declare` declared, checked as a whole.
+
+    Args:
+        node: The node.
+        cls: The class of its parameters.
+        changes: What some of them would become.
 
     Raises:
         InputError: with one sentence for the first value that is not usable.
     """
-    values: dict[str, Any] = {}
-    for spec in fields(cls):  # type: ignore[arg-type]
-        values[spec.name] = _value(node, cls, spec)
-    parameters = cls(**values)
+    parameters = cls(**_values(node, cls, changes))
     parameters.validate()  # type: ignore[attr-defined]
     return parameters
 
 
-def _value(node: Node, cls: type, spec: Field[Any]) -> Any:
+def verdict(
+    node: Node, cls: type, changes: Sequence[Parameter], configured: bool
+) -> SetParametersResult:
+    """Return whether a lifecycle node may take over these changes: all of them, or none.
+
+    Args:
+        node: The node.
+        cls: The class of its parameters.
+        changes: What some of its parameters would become.
+        configured: Whether the values are in use. If not, each is checked by itself, and the whole
+            when the node is configured.
+    """
+    live = {spec.name for spec in fields(cls) if spec.metadata["live"]}
+    own = {spec.name for spec in fields(cls)}
+    try:
+        for change in changes:
+            joints = change.name.endswith(".joints") and node.has_parameter(change.name)
+            fixed = joints or change.name in own - live
+            if configured and fixed:
+                raise InputError(
+                    f"parameter {change.name!r} is in use: expected the node to be unconfigured; "
+                    "clean up, set it, then configure again"
+                )
+        if configured:
+            read(node, cls, changes)
+        else:
+            _values(node, cls, changes)
+    except InputError as error:
+        return SetParametersResult(successful=False, reason=str(error))
+    return SetParametersResult(successful=True)
+
+
+def _values(node: Node, cls: type, changes: Iterable[Parameter]) -> dict[str, Any]:
+    """Return the value of each field, checked by itself."""
+    changed = {change.name: change.value for change in changes}
+    values: dict[str, Any] = {}
+    for spec in fields(cls):
+        if spec.name in changed:
+            value = changed[spec.name]
+        else:
+            value = node.get_parameter_or(spec.name, Parameter(spec.name, value=None)).value
+        values[spec.name] = _value(cls, spec, value)
+    return values
+
+
+def _value(cls: type, spec: Field[Any], value: Any) -> Any:
     kind = _kind(cls, spec)
-    value = node.get_parameter_or(spec.name, Parameter(spec.name, value=None)).value
     if kind == tuple[str, ...]:
         return tuple(text for text in value or () if text)
     if kind == tuple[float, ...]:

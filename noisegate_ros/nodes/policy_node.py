@@ -5,10 +5,14 @@ publishes. One lock orders the two: whatever stops the robot (a hold, a reset, t
 watchdog, deactivation) raises the epoch under it, and a chunk is published under it only if its
 epoch is still the present one. So nothing that was computed before a stop can arrive after it.
 
-In real time a chunk is asked for every ``execute`` actions while the last one is still being
-executed. In lock-step the simulator stands still until it is answered: one chunk for every new
-observation stamp, and the same answer again if the same observation comes again, because a lost
-message must not stop the world.
+In real time chunks follow each other as :mod:`noisegate_ros.control.chunking` says, usually one
+every ``execute`` actions while the last one is still being executed. In lock-step the simulator
+stands still until it is answered: one chunk for every new observation stamp, and the same answer
+again if the same observation comes again, because a lost message must not stop the world.
+
+A hold goes where the robot is: to the measured positions while these are fresh, else to what is
+commanded at that moment. It is never a step back to where the robot was when its joint states were
+last heard.
 """
 
 from __future__ import annotations
@@ -19,14 +23,16 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -35,40 +41,60 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from noisegate_ros.control import (
-    REASONS,
+    Chunking,
     CommandedState,
-    JointLimits,
+    DelayEstimate,
+    Question,
+    Stitcher,
     Trajectory,
+    chunking_mode,
     hold_trajectory,
     plan,
+    resampled,
 )
 from noisegate_ros.errors import (
     ChunkRejected,
     InputError,
+    ModelError,
     NoiseGateError,
     TrajectoryError,
-    check_name,
 )
 from noisegate_ros.nodes import diagnostics as diag
 from noisegate_ros.nodes import messages
+from noisegate_ros.nodes.backend import Backend, engine_facts, torch_backend
+from noisegate_ros.nodes.clock import ClockWatch
+from noisegate_ros.nodes.commands import OwnCommands
+from noisegate_ros.nodes.controllers import checked_cameras, joint_limits, joint_shares
 from noisegate_ros.nodes.lifecycle import (
     SPIN_S,
     CarefulLifecycleNode,
     guarded,
-    progress,
     run_node,
 )
-from noisegate_ros.nodes.parameters import PolicyParameters, declare, read
-from noisegate_ros.nodes.streams import NS_PER_S, Observation, Streams
+from noisegate_ros.nodes.parameters import PolicyParameters, declare, read, verdict
+from noisegate_ros.nodes.pictures import gates_picture, imagined_picture
+from noisegate_ros.nodes.qos import QosWatch
+from noisegate_ros.nodes.report import Health, entries
+from noisegate_ros.nodes.state import Job, Progress
+from noisegate_ros.nodes.streams import NS_PER_S, Streams
+from noisegate_ros.wam.digest import check_weights
 
 JOINTS = "joint_states"
 _IMAGES_KEPT, _JOINT_STATES_KEPT = 8, 1024
-_WATCH_S, _REPORT_S, _JOIN_S = 0.1, 1.0, 5.0
+_WATCH_S, _REPORT_S = 0.1, 1.0
+_JOIN_S = 2.0  # what deactivation waits for a running inference
+_ACKNOWLEDGE_S = 0.5  # and for the robot to have heard the last hold
 _FAILURES_ALLOWED = 3
-_GATE_PIXELS = 16
+_NS_PER_MS = 1_000_000
+_RETRY_NS = NS_PER_S  # memory that another process holds is not free the next moment
+CONTESTED = "somebody else commands the robot: waiting for them to leave, or for ~/reset"
+_RECENT_NS = 10 * NS_PER_S  # for so long an exception is a warning
 
 BEST_EFFORT = QoSProfile(
     depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+HEARD_COMMANDS = QoSProfile(
+    depth=32, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
 )
 RELIABLE = QoSProfile(
     depth=1,
@@ -76,74 +102,6 @@ RELIABLE = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
 )
-
-
-@dataclass(frozen=True)
-class Backend:
-    """Where the model comes from; the only way in which torch enters the process.
-
-    Attributes:
-        load: ``load(folder, schedule=, steps=, threads=)`` returns the policy.
-        chunk_seed: ``chunk_seed(seed, index)`` returns the noise seed of a chunk.
-    """
-
-    load: Callable[..., Any]
-    chunk_seed: Callable[[int, int], int]
-
-
-def torch_backend() -> Backend:
-    """Return the backend that ships; torch is imported here and not before."""
-    from noisegate_ros.wam.policy import Policy
-    from noisegate_ros.wam.sampler import chunk_seed
-
-    return Backend(Policy.load, chunk_seed)
-
-
-@dataclass
-class _Progress:
-    """What changes while the node is active; guarded by the node's lock.
-
-    Attributes:
-        epoch: Raised by everything that stops the robot; older chunks are void.
-        chunk_index: Chunks of this episode, for the noise seed.
-        seen_ns: Stamp of the last observation that was used.
-        due_ns: Stamp from which the next observation is wanted.
-        floor_ns: Observations up to this stamp belong to the time before a reset.
-        answer: Lock-step: the last answer, for an observation that comes again.
-        answered_at: Steady time of that answer.
-        moving: A trajectory was published and no hold since.
-        blocked: Why nothing may be commanded until somebody acts; empty: nothing does.
-        busy_since: Steady time at which the running inference began, 0: none.
-        failures: Failed inferences in a row.
-        refusals: Refused observations and chunks in a row.
-        refused: Why the last of them was refused.
-        commanded: What the robot was told since the last reset; None: nothing yet.
-    """
-
-    epoch: int = 0
-    chunk_index: int = 0
-    seen_ns: int = 0
-    due_ns: int = 0
-    floor_ns: int = 0
-    answer: Trajectory | None = None
-    answered_at: int = 0
-    moving: bool = False
-    blocked: str = ""
-    busy_since: int = 0
-    failures: int = 0
-    refusals: int = 0
-    refused: str = ""
-    commanded: CommandedState | None = None
-    last_ms: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Job:
-    epoch: int
-    index: int
-    seed: int
-    observation: Observation
-    instruction: str
 
 
 class PolicyNode(CarefulLifecycleNode):
@@ -166,12 +124,20 @@ class PolicyNode(CarefulLifecycleNode):
         self._steady_ns = steady_ns
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
-        self._state = _Progress()
+        self._state = Progress()
         self._counts: Counter[str] = Counter()
         self._running = False
         self._thread: threading.Thread | None = None
+        self._busy: Job | None = None  # what the running inference answers
+        self._busy_since = 0  # steady time at which it began
+        self._given_up = False
         self._stop_latched = False
-        self._stop_unheard = False
+        self._exception, self._exception_at = "", 0
+        self._own = OwnCommands()
+        self._clock_watch: ClockWatch | None = None
+        self._qos = QosWatch(self, self._on_misfit)
+        self._misfits: dict[str, str] = {}
+        self._misfits_at = 0
         self._instruction = ""
         self._policy: Any = None
         self._waiting = ""
@@ -179,16 +145,15 @@ class PolicyNode(CarefulLifecycleNode):
         self._entities: list[tuple[Callable[[Any], Any], Any]] = []
         self._levels: tuple[bytes, ...] = ()
         declare(self, PolicyParameters)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.add_post_set_parameters_callback(guarded(self, self._on_parameters_set))
         # What must be heard in every state, even before the first configuration.
         self._reports = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._chunk_info = self.create_publisher(DiagnosticArray, "~/chunk_info", 10)
-        self.create_subscription(
-            Bool,
-            "~/stop",
-            guarded(self, self._on_stop),
-            RELIABLE,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_deaf_stop),
-        )
+        stop = self._qos.heard("~/stop", RELIABLE)
+        self._stop_topic = self.create_subscription(
+            Bool, "~/stop", guarded(self, self._on_stop), RELIABLE, event_callbacks=stop
+        ).topic_name
         for name, callback in (
             ("reset", self._on_reset),
             ("hold", self._on_hold),
@@ -204,19 +169,28 @@ class PolicyNode(CarefulLifecycleNode):
     def configure(self) -> None:
         """Read the parameters, load and warm up the model, open the topics."""
         parameters = read(self, PolicyParameters)
-        with progress(self, "loading the model"):
+        until = time.monotonic() + parameters.configure_timeout_s
+
+        def load() -> tuple[Backend, Any]:
+            check_weights(Path(parameters.model), parameters.model_sha256)
             backend = self._make_backend()
-            policy = backend.load(
+            return backend, backend.load(
                 parameters.model,
                 schedule=parameters.schedule,
                 steps=parameters.steps or None,
                 threads=parameters.threads,
+                backend=parameters.engine,
+                precision=parameters.precision,
+                build=parameters.engine_build,
+                allow_fallback=parameters.engine_fallback,
+                follow=parameters.follow_gate,
+                say=self.get_logger().info,
             )
+
+        backend, policy = self.in_time("loading the model", load, parameters.configure_timeout_s)
         config = policy.config
-        self._settings = parameters
-        self._policy = policy
+        self._backend = backend
         self._schedule = str(policy.schedule.name)
-        self._chunk_seed = backend.chunk_seed
         self._joints: tuple[str, ...] = tuple(config.joints)
         self._dt_ns = int(config.dt_ns)
         self._execute = parameters.execute or int(config.execute)
@@ -225,73 +199,118 @@ class PolicyNode(CarefulLifecycleNode):
                 f"parameter 'execute' is {self._execute}: the model plans {config.horizon} actions,"
                 " expected no more than that"
             )
-        self._cameras = _checked_cameras(parameters.cameras, tuple(config.cameras))
-        self._limits = _limits(parameters, self._joints)
+        self._cameras = checked_cameras(parameters.cameras, tuple(config.cameras))
+        self._limits = joint_limits(parameters, self._joints)
         self._lockstep = parameters.mode == "lockstep"
-        self._instruction = parameters.instruction
-        self._state = _Progress()
-        self._counts.clear()
+        chunking = Chunking(
+            chunking_mode(parameters.chunking, config.prefix),
+            self._dt_ns,
+            int(config.horizon),
+            self._execute,
+            int(config.prefix),
+            parameters.chunking_fallback,
+            int(parameters.margin_s * NS_PER_S),
+        )
+        chunking.check_delay(round(parameters.delay_ms * _NS_PER_MS))
+        left = max(0.0, until - time.monotonic())
+        self.in_time("warming up", lambda: self._warm_up(policy), left)
+        simulated = bool(self.get_parameter("use_sim_time").value)
         depths = dict.fromkeys(self._cameras, _IMAGES_KEPT) | {JOINTS: _JOINT_STATES_KEPT}
-        self._streams = Streams(depths, self._steady_ns)
+        with self._lock:
+            self._settings = parameters
+            self._instruction = parameters.instruction
+            # An epoch never comes again: the thread of a former configuration may still run.
+            self._state = Progress(epoch=self._state.epoch + 1)
+            self._counts.clear()
+            self._streams = Streams(depths, self._steady_ns)
+            self._clock_watch = ClockWatch(self._now_ns, self._steady_ns, simulated)
+            self._policy = policy
+            # What the warm-up took is no example of what a chunk will.
+            self._chunking, self._delays = chunking, DelayEstimate()
         self._outputs = self._open_outputs()
         self._open_inputs()
-        self._warm_up()
         self.get_logger().info(
             f"model {parameters.model} is ready: cameras {', '.join(self._cameras)}, "
-            f"{len(self._joints)} joints, schedule {self._schedule}, {parameters.mode}"
+            f"{len(self._joints)} joints, schedule {self._schedule}, {parameters.mode}, engine "
+            f"{' '.join(filter(None, engine_facts(policy).values()))}"
         )
 
     def activate(self) -> None:
         """Check the inputs, then start the inference thread."""
         if self._stop_latched:
             raise InputError("the stop is latched: release it, then call ~/clear_stop")
-        if self._stop_unheard:
+        self._look_at_topics()
+        if self._stop_topic in self._misfits:
             raise InputError(
-                "a publisher on ~/stop is best effort and cannot be heard: expected a reliable one"
+                f"~/stop: {self._misfits[self._stop_topic]}; expected a reliable publisher"
+            )
+        if self._busy is not None:
+            raise InputError(
+                "an inference that was given up still runs: wait for its end, or clean up and "
+                "configure to load the model again"
             )
         late = self._silent()
         if late:
             raise InputError(f"inputs are missing: {', '.join(late)}")
-        newest = self._streams.newest(JOINTS)
-        if newest is not None:
-            messages.joint_positions(newest.message, self._joints)
         with self._lock:
-            self._state = _Progress(epoch=self._state.epoch + 1)
+            self._state = Progress(epoch=self._state.epoch + 1, seed=self._seed())
             self._running = True
-        self._thread = threading.Thread(target=self._infer_forever, name="inference", daemon=True)
-        self._thread.start()
+            self._thread = threading.Thread(
+                target=self._infer_forever, args=(self._policy,), name="inference", daemon=True
+            )
+            self._thread.start()
         self.get_logger().info("active")
 
     def deactivate(self) -> None:
-        """Close the gate, stop the thread in bounded time, hold the robot."""
+        """Close the gate and hold the robot, then stop the thread; all in bounded time."""
         with self._lock:
-            was_running = self._running
-            self._running = False
+            was_running, self._running = self._running, False
+            thread, self._thread = self._thread, None
             self._state.epoch += 1
             self._wake.notify_all()
-            if was_running:
-                self._hold("deactivated")
-        if self._thread is not None:
-            self._thread.join(_JOIN_S)
-            if self._thread.is_alive():
+            try:
+                if was_running:
+                    self._hold("deactivated")
+            finally:
+                self._state.answer = None
+        if was_running:  # the hold must be heard before its publisher is gone
+            until = time.monotonic() + _ACKNOWLEDGE_S
+            for publisher, _ in self._outputs:
+                left = max(0.0, until - time.monotonic())
+                publisher.wait_for_all_acked(Duration(seconds=left))
+        if thread is not None:
+            thread.join(_JOIN_S)
+            if thread.is_alive():
+                self.abandoned.append(thread)
                 self.get_logger().warning("an inference is still running; its chunk is void")
-            self._thread = None
 
     def cleanup(self) -> None:
-        """Close the topics and let the model go."""
+        """Close the topics and let the model go, and whatever still runs it."""
+        self._qos.forget([entity.topic_name for _, entity in self._entities])
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities.clear()
-        self._policy = None
+        with self._lock:
+            self._policy = None
+            self._busy, self._given_up = None, False
 
     def _open_outputs(self) -> list[tuple[Any, tuple[str, ...]]]:
         """Return ``(publisher, joints)`` for every controller."""
-        shares = _shares(self, self._settings.controllers, self._joints)
+        shares = joint_shares(self, self._settings.controllers, self._joints)
         outputs = []
         for topic, joints in shares:
-            publisher = self.create_lifecycle_publisher(JointTrajectory, topic, RELIABLE)
+            publisher = self.create_lifecycle_publisher(
+                JointTrajectory,
+                topic,
+                RELIABLE,
+                event_callbacks=self._qos.told(topic, RELIABLE),
+            )
             self._entities.append((self.destroy_lifecycle_publisher, publisher))
             outputs.append((publisher, joints))
+            echo = self.create_subscription(
+                JointTrajectory, topic, guarded(self, self._on_command), HEARD_COMMANDS
+            )
+            self._entities.append((self.destroy_subscription, echo))
         self._imagined = self.create_publisher(Image, "~/imagined", BEST_EFFORT)
         self._gates = self.create_publisher(Image, "~/gates", BEST_EFFORT)
         for publisher in (self._imagined, self._gates):
@@ -304,41 +323,78 @@ class PolicyNode(CarefulLifecycleNode):
             kind, suffix = CompressedImage, "image_raw/compressed"
         topics = [(kind, f"{camera}/{suffix}", camera) for camera in self._cameras]
         for message_type, topic, name in [*topics, (JointState, "joint_states", JOINTS)]:
-            subscription = self.create_subscription(
-                message_type, topic, guarded(self, self._storing(name)), BEST_EFFORT
-            )
-            self._entities.append((self.destroy_subscription, subscription))
+            self._listen(message_type, topic, self._storing(name), BEST_EFFORT)
+        self._listen(String, "instruction", self._on_instruction, RELIABLE)
+
+    def _listen(
+        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile
+    ) -> None:
+        events = self._qos.heard(topic, qos)
         subscription = self.create_subscription(
-            String, "instruction", guarded(self, self._on_instruction), RELIABLE
+            kind, topic, guarded(self, callback), qos, event_callbacks=events
         )
         self._entities.append((self.destroy_subscription, subscription))
 
-    def _warm_up(self) -> None:
-        """Run the model on noise, so that the first chunk is as fast as the later ones."""
-        width, height = self._policy.config.image_size
+    def _warm_up(self, policy: Any) -> None:
+        """Run the model on noise, so that the first chunk is as fast as the later ones.
+
+        Raises:
+            ModelError: if what comes out is not finite.
+        """
+        width, height = policy.config.image_size
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         images = dict.fromkeys(self._cameras, noise)
         start = time.perf_counter()
         for _ in range(2):
             start = time.perf_counter()
-            self._policy.infer(images, np.zeros(len(self._joints)), "warm up", 0)
+            chunk = policy.infer(images, np.zeros(len(self._joints)), "warm up", 0)
         spent = time.perf_counter() - start
+        if not np.isfinite(chunk.actions).all():
+            raise ModelError(
+                "the model's actions are not finite: expected numbers; its weights are damaged, "
+                "copy or train it again"
+            )
         self.get_logger().info(f"warmed up: {spent * 1e3:.0f} ms a chunk")
 
     # ---- callbacks: store, notify, never compute ---------------------------------------------
 
     def _storing(self, name: str) -> Callable[[Any], None]:
-        future_ns = int(self._settings.max_future_s * NS_PER_S)
-
         def store(message: Any) -> None:
-            now = self.get_clock().now().nanoseconds
-            latest = now + future_ns if now > 0 else None  # 0: sim time, and no /clock yet
+            with self._lock:
+                self._look_at_clock()
+                earliest, latest = self._stamps_allowed()
+            if name == JOINTS:
+                try:
+                    messages.joint_positions(message, self._joints)
+                except NoiseGateError as error:  # such as another publisher's share of the joints
+                    self._streams.refuse(JOINTS, "unusable_joints", str(error))
+                    return
             stamp = messages.from_time(message.header.stamp)
-            if self._streams.push(name, stamp, message, latest):
+            if self._streams.push(name, stamp, message, earliest, latest):
                 with self._lock:
                     self._wake.notify_all()
 
         return store
+
+    def _stamps_allowed(self) -> tuple[int | None, int | None]:
+        """Return the earliest and the latest stamp that may be used now; None: any."""
+        now = self._now_ns()
+        if now == 0:  # simulated time, and no /clock yet
+            return None, None
+        latest = now + int(self._settings.max_future_s * NS_PER_S)
+        if self._lockstep:  # the world stands still for as long as it takes
+            return None, latest
+        return now - int(self._settings.max_age_s * NS_PER_S), latest
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        """Stop and stand aside when somebody else commands the robot, until they are gone."""
+        with self._lock:
+            if message in self._own:
+                return
+            self._counts["foreign_commands"] += 1
+            if self._running and not self._state.contested:
+                self._hold("somebody else commands the robot")
+                self._state.contested = True
 
     def _on_instruction(self, message: String) -> None:
         with self._lock:
@@ -358,9 +414,21 @@ class PolicyNode(CarefulLifecycleNode):
                 self._counts["stops"] += 1
                 self._hold("stop")
 
-    def _on_deaf_stop(self, event: Any) -> None:
-        self._stop_unheard = event.total_count > 0
-        self.get_logger().error("a publisher on ~/stop is best effort and cannot be heard")
+    def _on_misfit(self) -> None:
+        self._misfits_at = 0  # look at the graph with the next turn of the watchdog
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Accept all of these changes or none of them."""
+        with self._lock:
+            configured = self._policy is not None
+        return verdict(self, PolicyParameters, changes, configured)
+
+    def _on_parameters_set(self, _changes: list[Parameter]) -> None:
+        with self._lock:
+            if self._policy is not None:
+                self._settings = read(self, PolicyParameters)
+                margin_ns = int(self._settings.margin_s * NS_PER_S)
+                self._chunking = replace(self._chunking, margin_ns=margin_ns)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Begin a new episode: void chunks in flight, forget observations and instruction."""
@@ -377,11 +445,13 @@ class PolicyNode(CarefulLifecycleNode):
             if self._lockstep:
                 floor = max(state.seen_ns, state.floor_ns)
             blocked = state.blocked if self._stop_latched else ""
-            self._state = _Progress(epoch=state.epoch + 1, floor_ns=floor, blocked=blocked)
+            self._state = Progress(
+                epoch=state.epoch + 1, floor_ns=floor, blocked=blocked, seed=self._seed()
+            )
             self._streams.clear()
             self._instruction = self.get_parameter("instruction").value
             response.success = True
-            response.message = f"epoch {self._state.epoch}, seed {self._seed()}"
+            response.message = f"epoch {self._state.epoch}, seed {self._state.seed}"
         return response
 
     def _on_hold(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -402,29 +472,34 @@ class PolicyNode(CarefulLifecycleNode):
 
     # ---- inference thread --------------------------------------------------------------------
 
-    def _infer_forever(self) -> None:
+    def _infer_forever(self, policy: Any) -> None:
+        me = threading.current_thread()
         while True:
             with self._lock:
-                if not self._running:
+                if self._thread is not me:
                     return
-                job = self._next_job()
+                job = self._next_job(policy)
                 if job is None:
                     self._wake.wait(SPIN_S)
                     continue
-                self._state.busy_since = self._steady_ns()
+                self._busy, self._busy_since = job, self._steady_ns()
             try:
                 self._answer(job)
             except Exception as error:  # noqa: BLE001 - the thread must outlive every fault
                 self._failed(job, error)
             finally:
                 with self._lock:
-                    self._state.busy_since = 0
+                    if self._busy is job:
+                        self._busy, self._given_up = None, False
 
-    def _next_job(self) -> _Job | None:
+    def _next_job(self, policy: Any) -> Job | None:
         """Return the observation to answer next; called with the lock held."""
+        self._look_at_clock()
         state = self._state
-        if state.blocked or not self._instruction:
-            self._wait_for(state.blocked or "an instruction")
+        if state.blocked or state.contested or not self._instruction:
+            self._wait_for(state.blocked or (CONTESTED if state.contested else "an instruction"))
+            return None
+        if self._steady_ns() < state.retry_at:
             return None
         slop = 0 if self._lockstep else int(self._settings.sync_slop_s * NS_PER_S)
         age = None if self._lockstep else int(self._settings.max_age_s * NS_PER_S)
@@ -437,25 +512,56 @@ class PolicyNode(CarefulLifecycleNode):
         # a little; a simulator in lock-step repeats a stamp, but never goes back.
         back_ns = 0 if self._lockstep else NS_PER_S
         if stamp < max(state.seen_ns, state.floor_ns) - back_ns:
-            state.seen_ns = state.due_ns = state.floor_ns = 0
+            state.seen_ns = state.floor_ns = 0
+            state.stitcher = None
         if self._lockstep and stamp == state.seen_ns:
             if state.answer is not None and observation.arrival_ns > state.answered_at:
                 self._publish(state.answer)
                 state.answered_at = self._steady_ns()
             return None
-        if stamp <= max(state.seen_ns, state.floor_ns) or stamp < state.due_ns:
+        if stamp <= max(state.seen_ns, state.floor_ns):
+            return None
+        question = None if self._lockstep else self._ask(stamp)
+        if question is None and not self._lockstep:
             return None
         self._waiting = ""
         index = state.chunk_index
-        seed = self._chunk_seed(self._seed(), index)
-        return _Job(state.epoch, index, seed, observation, self._instruction)
+        seed = self._backend.chunk_seed(state.seed, index)
+        return Job(state.epoch, index, seed, observation, self._instruction, policy, question)
+
+    def _ask(self, stamp_ns: int) -> Question | None:
+        """Return how to ask about an observation, None: not now; called with the lock held."""
+        delay_ns = self._delay_ns()
+        question = self._stitcher().ask(stamp_ns, delay_ns)
+        if question is None or question.mode != "hold":
+            return question
+        self._state.blocked = f"{self._chunking.too_long(delay_ns)}; call ~/reset to try again"
+        self._delays = DelayEstimate()  # of which a reset makes a new beginning
+        self._hold("the delay is too long")
+        return None
+
+    def _stitcher(self) -> Stitcher:
+        """Return what joins the chunks; called with the lock held."""
+        state = self._state
+        if state.commanded is None:
+            state.commanded = CommandedState(self._joints)
+        if state.stitcher is None or state.stitcher.commanded is not state.commanded:
+            state.stitcher = Stitcher(self._chunking, state.commanded)
+        state.stitcher.chunking = self._chunking  # of which the margin may have been set
+        return state.stitcher
+
+    def _delay_ns(self) -> float | None:
+        """Return the delay to count on, None: not known yet; called with the lock held."""
+        if self._settings.delay_ms:
+            return self._settings.delay_ms * _NS_PER_MS
+        return self._delays.p95_ns
 
     def _wait_for(self, what: str) -> None:
         if what != self._waiting:
             self._waiting = what
             self.get_logger().info(f"waiting for {what}" if not self._state.blocked else what)
 
-    def _answer(self, job: _Job) -> None:
+    def _answer(self, job: Job) -> None:
         """Decode, infer, guard, and publish unless a stop came in between."""
         found = job.observation.messages
         stamp = job.observation.stamp_ns
@@ -464,9 +570,11 @@ class PolicyNode(CarefulLifecycleNode):
         try:
             position = messages.joint_positions(found[JOINTS], self._joints)
             images = {name: self._pixels(found[name]) for name in self._cameras}
-            read = self._model_state(stamp, position)
-            chunk = self._policy.infer(images, read, job.instruction, job.seed)
-            now = None if self._lockstep else self.get_clock().now().nanoseconds
+            read = self._model_state(job, position)
+            prefix = None if job.question is None else job.question.prefix
+            chunk = job.policy.infer(images, read, job.instruction, job.seed, prefix=prefix)
+            now = None if self._lockstep else self._now_ns()
+            joining = self._joining(job.question, now)
             trajectory = plan(
                 chunk.actions,
                 joints=self._joints,
@@ -475,7 +583,8 @@ class PolicyNode(CarefulLifecycleNode):
                 stamp_ns=stamp,
                 dt_ns=self._dt_ns,
                 now_ns=now,
-                margin_ns=0 if self._lockstep else int(self._settings.margin_s * NS_PER_S),
+                margin_ns=0 if self._lockstep else self._chunking.margin_ns,
+                **joining,
             )
         except NoiseGateError as error:
             self._refused(job, error, position, chunk)
@@ -483,34 +592,57 @@ class PolicyNode(CarefulLifecycleNode):
         with self._lock:
             if not self._commit(job):
                 return
+            if job.question is not None and now is not None:
+                self._joined(job.question, joining["origin_ns"], now)
             self._publish(trajectory)
             state = self._state
             state.answer, state.answered_at = trajectory, self._steady_ns()
             state.moving = True
-            state.due_ns = 0 if self._lockstep else stamp + self._execute * self._dt_ns
             state.chunk_index += 1
             state.failures = state.refusals = 0
             state.last_ms = dict(chunk.timing_ms)
             self._counts["chunks"] += 1
-        self._describe(job, chunk, trajectory)
+        wanted = len(chunk.actions[: joining.get("count")])
+        self._describe(job, chunk, len(trajectory.times_ns), wanted)
 
-    def _model_state(self, stamp_ns: int, measured: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _joining(self, question: Question | None, now_ns: int | None) -> dict[str, int]:
+        """Return from when the actions of an answer count, and how many, as `plan` takes it."""
+        if question is None or now_ns is None:
+            return {}
+        with self._lock:
+            stitcher = self._stitcher()
+            return {
+                "origin_ns": stitcher.origin_ns(question, now_ns),
+                "count": stitcher.count(question),
+            }
+
+    def _joined(self, question: Question, origin_ns: int, now_ns: int) -> None:
+        """Take note of an answer that is about to be published; called with the lock held."""
+        stitcher = self._stitcher()
+        if stitcher.unforeseen(question, now_ns):
+            self._counts["later_than_expected"] += 1
+        if question.mode != self._chunking.mode:
+            self._counts[f"fallback_{question.mode}"] += 1
+        stitcher.answered(origin_ns)
+        self._delays.add(now_ns - question.stamp_ns)
+
+    def _model_state(self, job: Job, measured: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the joint positions that the model reads: commanded or measured, SI units."""
-        if self._policy.config.state == "measured":
-            return measured
         with self._lock:
             state = self._state
             if state.commanded is None:
                 state.commanded = CommandedState(self._joints)
-            return state.commanded.at(stamp_ns, measured)
+            commanded = state.commanded.at(job.observation.stamp_ns, measured)
+        return measured if job.policy.config.state == "measured" else commanded
 
     def _pixels(self, message: Any) -> NDArray[np.uint8]:
         if isinstance(message, CompressedImage):
             return messages.compressed_array(message)
         return messages.image_array(message)
 
-    def _commit(self, job: _Job) -> bool:
+    def _commit(self, job: Job) -> bool:
         """Return whether the job's result may still be used; called with the lock held."""
+        self._look_at_clock()
         if job.epoch != self._state.epoch or not self._running:
             self._counts["void"] += 1
             return False
@@ -518,7 +650,7 @@ class PolicyNode(CarefulLifecycleNode):
         return True
 
     def _refused(
-        self, job: _Job, error: NoiseGateError, position: NDArray[np.float64] | None, chunk: Any
+        self, job: Job, error: NoiseGateError, position: NDArray[np.float64] | None, chunk: Any
     ) -> None:
         """Count a refused observation or chunk; hold after several in a row, until one passes.
 
@@ -547,7 +679,7 @@ class PolicyNode(CarefulLifecycleNode):
         self._inform(job, diag.WARN, f"refused ({reason})", chunk)
         self.get_logger().warning(f"refused ({reason}): {error}", throttle_duration_sec=1.0)
 
-    def _failed(self, job: _Job, error: Exception) -> None:
+    def _failed(self, job: Job, error: Exception) -> None:
         """Hold after an inference that raised; give up after several in a row."""
         self.get_logger().error(f"inference failed:\n{traceback.format_exc()}")
         with self._lock:
@@ -556,36 +688,51 @@ class PolicyNode(CarefulLifecycleNode):
             self._counts["failed"] += 1
             failures = self._state.failures + 1
             self._hold("inference failed")
-            self._state.failures = failures
+            state = self._state
+            state.failures, state.failed = failures, f"{type(error).__name__}: {error}"
             if self._lockstep:
-                self._state.seen_ns -= 1  # the same observation comes again and is tried again
-            if failures >= _FAILURES_ALLOWED:
-                self._state.blocked = (
-                    f"inference failed {failures} times, last with {type(error).__name__}: "
-                    f"{error}; call ~/reset to try again"
+                state.seen_ns -= 1  # the same observation comes again and is tried again
+            if isinstance(error, self._backend.out_of_memory):
+                # Whoever holds the memory may let it go, so try for ever, not at once.
+                self._counts["out_of_memory"] += 1
+                state.retry_at = self._steady_ns() + _RETRY_NS
+            elif failures >= _FAILURES_ALLOWED:
+                state.blocked = (
+                    f"inference failed {failures} times, last with {state.failed}; call ~/reset "
+                    "to try again"
                 )
+        if isinstance(error, self._backend.out_of_memory):
+            del error  # its traceback keeps the tensors that did not fit
+            self._backend.free_memory()
 
     def _publish(self, trajectory: Trajectory) -> None:
         state = self._state
-        if state.commanded is not None and trajectory is not state.answer:
-            now = 0 if self._lockstep else self.get_clock().now().nanoseconds
+        if trajectory is not state.answer:
+            now = 0 if self._lockstep else self._now_ns()
+            if state.commanded is None:
+                state.commanded = CommandedState(self._joints)
             state.commanded.sent(trajectory, max(now, trajectory.stamp_ns))
+        rate = self._settings.command_rate_hz
+        sent = resampled(trajectory, rate) if rate else trajectory
         for publisher, joints in self._outputs:
-            publisher.publish(messages.trajectory_message(trajectory.selected(joints)))
+            message = messages.trajectory_message(sent.selected(joints))
+            self._own.sent(message)
+            publisher.publish(message)
 
-    def _describe(self, job: _Job, chunk: Any, trajectory: Trajectory) -> None:
+    def _describe(self, job: Job, chunk: Any, points: int, wanted: int) -> None:
         """Publish what is known about a chunk, and its pictures if somebody looks."""
         stamp = job.observation.stamp_ns
-        points = len(trajectory.times_ns)
-        dropped = len(chunk.actions) - points
-        self._inform(job, diag.OK, "published", chunk, points=points, dropped_points=dropped)
+        more: dict[str, Any] = {"points": points, "dropped_points": wanted - points}
+        if job.question is not None:
+            more |= {"chunking": job.question.mode, "given": job.question.given}
+        self._inform(job, diag.OK, "published", chunk, **more)
         if self._gates.get_subscription_count():
             self._gates.publish(messages.image_message(gates_picture(chunk.times), stamp, "gates"))
         if self._imagined.get_subscription_count():
-            picture = imagined_picture(self._policy.imagine(chunk), self._cameras)
+            picture = imagined_picture(job.policy.imagine(chunk), self._cameras)
             self._imagined.publish(messages.image_message(picture, stamp, "imagined"))
 
-    def _inform(self, job: _Job, level: bytes, text: str, chunk: Any, **more: Any) -> None:
+    def _inform(self, job: Job, level: bytes, text: str, chunk: Any, **more: Any) -> None:
         """Publish what became of a chunk, None: it did not come that far."""
         stamp = job.observation.stamp_ns
         values = {
@@ -603,86 +750,180 @@ class PolicyNode(CarefulLifecycleNode):
 
     # ---- safety and reports ------------------------------------------------------------------
 
+    def on_exception(self, where: str, error: Exception) -> None:
+        """Hold the robot: what a callback left undone is not known."""
+        with self._lock:
+            self._counts["exceptions"] += 1
+            self._exception = f"{where}: {type(error).__name__}: {error}"
+            self._exception_at = self._steady_ns()
+            if self._running:
+                self._hold(f"exception in {where}")
+
     def _hold(self, why: str) -> None:
         """Void what is in flight and stop the robot where it is; called with the lock held."""
         state = self._state
         state.epoch += 1
         state.answer = None
-        state.due_ns = 0
-        was_moving, state.moving = state.moving, False
-        newest = self._streams.newest(JOINTS) if self._policy is not None else None
-        if newest is None or not was_moving:
+        state.stitcher = None
+        if state.moving:
+            state.moving = False
+            now = self._now_ns()
+            position, stamp = self._whereabouts(now)
+            self._publish(hold_trajectory(position, now or stamp, self._dt_ns, self._joints))
+            self._counts["holds"] += 1
+            self.get_logger().warning(f"holding: {why}")
+        # While it is held it may be moved by others, or come back as another after a restart: what
+        # it was told counts no longer, the next chunk begins where it is measured.
+        state.commanded = None
+
+    def _whereabouts(self, now_ns: int) -> tuple[NDArray[np.float64], int]:
+        """Return where the robot is, SI units, and the time of that; something was commanded."""
+        newest = self._streams.newest(JOINTS)
+        age = float("inf") if self._lockstep else self._settings.max_age_s
+        if newest is not None and (self._steady_ns() - newest.arrival_ns <= age * NS_PER_S):
+            return messages.joint_positions(newest.message, self._joints), newest.stamp_ns
+        assert self._state.commanded is not None
+        return self._state.commanded.at(now_ns, ()), now_ns
+
+    def _look_at_clock(self) -> None:
+        """After a jump of the clock nothing from before it counts; called with the lock held."""
+        if self._clock_watch is None:
             return
-        try:
-            position = messages.joint_positions(newest.message, self._joints)
-        except NoiseGateError as error:
-            self.get_logger().error(f"cannot hold ({why}): {error}")
+        jump = self._clock_watch.look()
+        if not jump:
             return
-        now = self.get_clock().now().nanoseconds or newest.stamp_ns
-        self._publish(hold_trajectory(position, now, self._dt_ns, self._joints))
-        self._counts["holds"] += 1
-        self.get_logger().warning(f"holding: {why}")
+        self._counts[f"clock_set_{jump}"] += 1
+        state = self._state
+        if self._lockstep:  # the simulator moves only with an answer to its new observation
+            state.epoch += 1
+            state.answer = None
+        elif self._running:
+            if state.commanded is not None:  # asked in the time of before, held in the new one
+                before = state.commanded.at(self._clock_watch.before_ns, ())
+                state.commanded = CommandedState(self._joints)
+                state.commanded.at(0, before)
+            self._hold(f"the clock was set {jump}")
+        state.commanded = None
+        state.seen_ns = state.floor_ns = 0
+        state.stitcher = None
+        self._streams.clear(after_ns=self._now_ns() if self._lockstep else -1)
+
+    def _now_ns(self) -> int:
+        """Return the ROS time; 0: simulated, and never heard."""
+        return int(self.get_clock().now().nanoseconds)
+
+    def _look_at_topics(self) -> None:
+        """Compare what the topics' other ends offer and ask for."""
+        self._misfits_at = self._steady_ns()
+        found = self._qos.faults()
+        for topic, sentence in found.items():
+            if self._misfits.get(topic) != sentence:
+                self.get_logger().error(f"{topic}: {sentence}")
+        self._misfits = found
+
+    def _others(self) -> int:
+        """Return how many other publishers there are on the command topics."""
+        return sum(
+            max(0, self.count_publishers(publisher.topic_name) - 1)
+            for publisher, _ in self._outputs
+        )
 
     def _silent(self) -> list[str]:
-        """Return the streams that are not fresh; in lock-step any age will do."""
-        limit = float("inf") if self._lockstep else self._settings.max_age_s
-        return self._streams.silent(limit)
+        """Return the inputs that are not fresh; in lock-step any age will do."""
+        if self._lockstep:
+            return self._streams.silent(float("inf"))
+        limit = self._settings.max_age_s
+        clock = self._clock_silent()
+        return self._streams.silent(limit) + ([clock] if clock else [])
 
     def _watch(self) -> None:
         """Stop the robot when an input falls silent or an inference hangs; steady time."""
         with self._lock:
-            if not self._running:
-                return
-            late = [] if self._lockstep else self._silent()
-            if late and self._state.moving:
-                self._hold(", ".join(late))
-            since = self._state.busy_since
-            spent = (self._steady_ns() - since) / NS_PER_S if since else 0.0
-            if spent > self._settings.inference_timeout_s:
-                self._counts["hung"] += 1
-                self._state.busy_since = self._steady_ns()
-                self._hold(f"an inference has taken {spent:.1f} s")
+            if self._running:
+                self._look_at_clock()
+                late = [] if self._lockstep else self._silent()
+                if late and self._state.moving:
+                    self._hold(", ".join(late))
+                self._give_up_inference()
+                if self._state.contested and not self._others():
+                    self._state.contested = False
+                    self._wake.notify_all()
+        if self._steady_ns() - self._misfits_at > _REPORT_S * NS_PER_S:
+            self._look_at_topics()
         levels = diag.worst(self._diagnose())
         if levels != self._levels:
             self._report()
 
+    def _give_up_inference(self) -> None:
+        """Hold once for an inference that takes too long; called with the lock held."""
+        if self._busy is None or self._given_up:
+            return
+        spent = (self._steady_ns() - self._busy_since) / NS_PER_S
+        if spent > self._settings.inference_timeout_s:
+            self._given_up = True
+            self._counts["hung"] += 1
+            self._hold(f"an inference has taken {spent:.1f} s")
+
     def _diagnose(self) -> DiagnosticArray:
-        name = self.get_name()
         with self._lock:
-            blocked, last_ms = self._state.blocked, dict(self._state.last_ms)
-            failures, running = self._state.failures, self._running
-            refusals, refused = self._state.refusals, self._state.refused
-            counts = {f"rejected_{reason}": 0 for reason in REASONS} | self._counts
-        if self._policy is None:
-            entry = diag.status(f"{name}: model", diag.WARN, self.fault or "not configured")
-            return diag.array([entry], self.get_clock().now().nanoseconds)
-        values = {"model": self._settings.model, "schedule": self._schedule}
-        entries = [diag.status(f"{name}: model", diag.OK, "loaded", values)]
-        limit = None if self._lockstep else self._settings.max_age_s
-        for stream, age in self._streams.ages_s().items():
-            entries.append(diag.stream_status(name, stream, age, limit))
-        level, text = (diag.OK, "active") if running else (diag.OK, "inactive")
-        if failures:
-            level, text = diag.ERROR, f"failed {failures} times in a row"
-        split = {f"{key}_ms": value for key, value in last_ms.items()}
-        entries.append(diag.status(f"{name}: inference", level, text, split))
-        others = sum(
-            max(0, self.count_publishers(publisher.topic_name) - 1)
-            for publisher, _ in self._outputs
-        )
-        level, text = (diag.WARN, "somebody else commands too") if others else (diag.OK, "alone")
-        if refusals:
-            level = diag.ERROR if refusals >= self._settings.hold_after else diag.WARN
-            text += f"; {refusals} refused in a row, the last for {refused}"
-        counts |= {f"stamp_{key}": value for key, value in self._streams.refused.items()}
-        counts["refused_in_a_row"] = refusals
-        entries.append(diag.status(f"{name}: output", level, text, counts))
-        level, text = (diag.ERROR, blocked) if blocked else (diag.OK, "free to move")
-        if self._stop_unheard:
-            level, text = diag.ERROR, "a publisher on ~/stop cannot be heard"
-        latched = {"stop_latched": self._stop_latched}
-        entries.append(diag.status(f"{name}: safety", level, text, latched))
-        return diag.array(entries, self.get_clock().now().nanoseconds)
+            state, steady = self._state, self._steady_ns()
+            recent = self._exception_at and steady - self._exception_at < _RECENT_NS
+            health = Health(
+                node=self.get_name(),
+                fault=self.fault,
+                running=self._running,
+                blocked=state.blocked or (CONTESTED if state.contested else ""),
+                hung_s=(steady - self._busy_since) / NS_PER_S if self._given_up else 0.0,
+                failures=state.failures,
+                failed=state.failed,
+                refusals=state.refusals,
+                refused=state.refused,
+                last_ms=dict(state.last_ms),
+                counts=dict(self._counts),
+                stop_latched=self._stop_latched,
+                exception=self._exception if recent else "",
+                misfits=dict(self._misfits),
+                misfits_matter=self._stop_topic in self._misfits,
+            )
+            if self._policy is not None:
+                names = (*self._cameras, JOINTS)
+                health = replace(
+                    health,
+                    model={
+                        "model": self._settings.model,
+                        "schedule": self._schedule,
+                        **engine_facts(self._policy),
+                    },
+                    ages_s=self._streams.ages_s(),
+                    max_age_s=None if self._lockstep else self._settings.max_age_s,
+                    messages_refused=dict(self._streams.refused),
+                    why_refused={name: self._streams.why(name) for name in names},
+                    clock="" if self._lockstep else self._clock_silent(),
+                    chunking=self._chunking_facts(),
+                    too_long=self._chunking.too_long(self._delay_ns()),
+                    others=self._others(),
+                    hold_after=self._settings.hold_after,
+                )
+        return diag.array(entries(health), self._now_ns())
+
+    def _chunking_facts(self) -> dict[str, Any]:
+        """Return how chunks are joined, for the diagnostics; called with the lock held."""
+        if self._lockstep:
+            return {"in_force": "lockstep"}
+        delay_ns, chunking = self._delay_ns(), self._chunking
+        facts = {
+            "chunking": chunking.mode,
+            "in_force": chunking.in_force(delay_ns),
+            "longest_prefix": chunking.longest,
+        }
+        if delay_ns is not None:
+            facts["delay_ms"] = round(delay_ns / _NS_PER_MS, 1)
+            facts["delay_steps"] = chunking.steps(delay_ns)
+        return facts
+
+    def _clock_silent(self) -> str:
+        assert self._clock_watch is not None
+        return self._clock_watch.silent(self._settings.max_age_s)
 
     def _report(self) -> None:
         message = self._diagnose()
@@ -712,88 +953,6 @@ class PolicyNode(CarefulLifecycleNode):
             self._waiting = text
             self.get_logger().info(f"waiting for {text}")
         return not late and not self._stop_latched
-
-
-def _checked_cameras(given: tuple[str, ...], expected: tuple[str, ...]) -> tuple[str, ...]:
-    for camera in given:
-        check_name("camera", camera, expected)
-    missing = sorted(set(expected) - set(given))
-    if given and missing:
-        raise InputError(
-            f"parameter 'cameras' is {list(given)}: the model also needs {', '.join(missing)}"
-        )
-    return expected
-
-
-def _limits(parameters: PolicyParameters, joints: tuple[str, ...]) -> JointLimits:
-    """Return what a chunk may ask for: the URDF's limits or the known ones, then the user's."""
-    scale = parameters.velocity_scale
-    if parameters.robot_description:
-        known = JointLimits.from_urdf(parameters.robot_description, joints, scale)
-    else:
-        known = JointLimits.for_joints(joints, scale)
-    given: dict[str, Any] = {}
-    for name in ("lower", "upper", "tolerance", "jump", "velocity", "acceleration"):
-        values = getattr(parameters, f"joint_{name}")
-        if values and len(values) != len(joints):
-            raise InputError(
-                f"parameter 'joint_{name}' has {len(values)} values: expected {len(joints)}, one "
-                "for each joint of the model"
-            )
-        if values:
-            given[name] = np.array(values)
-    return replace(known, **given)
-
-
-def _shares(
-    node: PolicyNode, controllers: tuple[str, ...], joints: tuple[str, ...]
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Return ``(topic, joints)`` for every controller; together they move every joint once."""
-    if not controllers:
-        return [("joint_trajectory", joints)]
-    shares = []
-    for controller in controllers:
-        name = f"{controller}.joints"
-        if not node.has_parameter(name):
-            node.declare_parameter(name, Parameter.Type.STRING_ARRAY)
-        value = node.get_parameter_or(name, Parameter(name, value=None)).value or ()
-        if not value:
-            raise InputError(
-                f"parameter {name!r} is empty: expected the joints of controller {controller!r}"
-            )
-        for joint in value:
-            check_name("joint", joint, joints)
-        shares.append((f"{controller}/joint_trajectory", tuple(value)))
-    moved = Counter(joint for _, share in shares for joint in share)
-    wrong = [joint for joint in joints if moved[joint] != 1]
-    if wrong:
-        raise InputError(
-            f"joints {', '.join(wrong)} belong to no controller or to several: expected each joint "
-            "of the model in exactly one <controller>.joints"
-        )
-    return shares
-
-
-def gates_picture(times: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the time of every latent at every step as a grey picture, white is noise.
-
-    Args:
-        times: ``[K + 1, F]`` in 0..1.
-
-    Returns:
-        ``[F * 16, (K + 1) * 16]`` uint8: one row of squares a latent, one column a step.
-    """
-    grey = np.rint(np.clip(np.asarray(times).T, 0, 1) * 255).astype(np.uint8)
-    return np.kron(grey, np.ones((_GATE_PIXELS, _GATE_PIXELS), dtype=np.uint8))
-
-
-def imagined_picture(
-    frames: dict[str, NDArray[np.uint8]], cameras: tuple[str, ...]
-) -> NDArray[np.uint8]:
-    """Return imagined frames ``[F, h, w, 3]`` by camera as one picture: F rows of cameras."""
-    return np.concatenate(
-        [np.concatenate(list(frames[camera]), axis=0) for camera in cameras], axis=1
-    )
 
 
 def _turn(node: PolicyNode, executor: Any) -> int | None:

@@ -54,6 +54,9 @@ class Streams:
     Args:
         depths: The streams of one observation, each with the number of messages to keep.
         steady_ns: The steady clock.
+
+    Attributes:
+        refused: Messages that were not kept, and clocks set back, by reason.
     """
 
     def __init__(self, depths: Mapping[str, int], steady_ns: Callable[[], int]) -> None:
@@ -61,23 +64,35 @@ class Streams:
         self._depths = dict(depths)
         self._lock = threading.Lock()
         self._rings: dict[str, list[Stamped]] = {name: [] for name in depths}
+        self._why: dict[str, str] = {}
         self.refused: dict[str, int] = {}
 
-    def push(self, name: str, stamp_ns: int, message: Any, latest_ns: int | None = None) -> bool:
+    def push(
+        self,
+        name: str,
+        stamp_ns: int,
+        message: Any,
+        earliest_ns: int | None = None,
+        latest_ns: int | None = None,
+    ) -> bool:
         """Keep a message; return whether its stamp was usable.
 
         Args:
             name: Its stream.
             stamp_ns: Its header stamp.
             message: The message.
+            earliest_ns: Stamps before this are refused; None: any.
             latest_ns: Stamps after this are refused; None: any.
         """
         if stamp_ns <= 0:
-            return self._refuse("zero_stamp")
+            return self.refuse(name, "zero_stamp", "its stamp is zero")
         if latest_ns is not None and stamp_ns > latest_ns:
-            return self._refuse("future_stamp")
+            return self.refuse(name, "future_stamp", "its stamp lies in the future")
+        if earliest_ns is not None and stamp_ns < earliest_ns:
+            return self.refuse(name, "stale_stamp", "its stamp is too old")
         item = Stamped(stamp_ns, self._steady_ns(), message)
         with self._lock:
+            self._why.pop(name, None)
             ring = self._rings[name]
             if ring and stamp_ns < ring[-1].stamp_ns - _JUMP_BACK_NS:
                 ring.clear()
@@ -91,16 +106,29 @@ class Streams:
                 del ring[0]
         return True
 
-    def _refuse(self, reason: str) -> bool:
+    def refuse(self, name: str, reason: str, sentence: str) -> bool:
+        """Count a message that cannot be used; returns False.
+
+        Args:
+            name: Its stream.
+            reason: A word to count it under.
+            sentence: Why, in words, until the stream brings a message that can be used.
+        """
         with self._lock:
             self.refused[reason] = self.refused.get(reason, 0) + 1
+            self._why[name] = sentence
         return False
 
-    def clear(self) -> None:
-        """Forget every message."""
+    def why(self, name: str) -> str:
+        """Return why a stream's last message was refused; empty: it was not."""
+        with self._lock:
+            return self._why.get(name, "")
+
+    def clear(self, after_ns: int = -1) -> None:
+        """Forget every message with a stamp after ``after_ns``; by default all."""
         with self._lock:
             for ring in self._rings.values():
-                ring.clear()
+                ring[:] = [item for item in ring if item.stamp_ns <= after_ns]
 
     def ages_s(self) -> dict[str, float | None]:
         """Return the seconds since each stream was heard, None for never; steady time."""
@@ -115,10 +143,12 @@ class Streams:
         """Return the streams not heard for ``max_age_s``, each with its age as text."""
         late = []
         for name, age in self.ages_s().items():
+            why = self.why(name)
+            refused = f"; a message was refused: {why}" if why else ""
             if age is None:
-                late.append(f"{name} (never heard)")
+                late.append(f"{name} (never heard{refused})")
             elif age > max_age_s:
-                late.append(f"{name} (silent for {age:.1f} s)")
+                late.append(f"{name} (silent for {age:.1f} s{refused})")
         return late
 
     def newest(self, name: str) -> Stamped | None:

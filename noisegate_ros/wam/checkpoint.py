@@ -6,7 +6,6 @@ error, not a warning.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 
 from noisegate_ros.errors import ModelError
 from noisegate_ros.wam.config import load_config
+from noisegate_ros.wam.digest import WEIGHTS as WEIGHTS
+from noisegate_ros.wam.digest import weights_sha256 as weights_sha256
 from noisegate_ros.wam.model import WorldActionModel
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 STATS = "stats.json"
 INSTRUCTIONS = "instructions.safetensors"
@@ -82,15 +82,6 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], source: Path) -
             f"{source} holds non-finite numbers in {bad[0]!r}: train or fetch it again"
         )
     module.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()}, strict=True)
-
-
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 of a model folder's weights, as evidence files quote it."""
-    digest = hashlib.sha256()
-    with (folder / WEIGHTS).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def save_model(

@@ -9,6 +9,7 @@ that nobody has asked for yet. Reimers and Gurevych 2019; the weights come from 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 from noisegate_ros.errors import InputError, ModelError
 
 WIDTH = 384
+REMEMBERED = 1024  # new sentences, 1.5 KiB each: a node that hears ever new ones must not grow
 
 
 class InstructionEncoder:
@@ -28,10 +30,13 @@ class InstructionEncoder:
 
     Args:
         cache: A safetensors file with known embeddings, or None.
+        remember: How many new sentences to remember beside those, the newest; None: all.
     """
 
-    def __init__(self, cache: Path | None = None) -> None:
+    def __init__(self, cache: Path | None = None, remember: int | None = REMEMBERED) -> None:
         self._known: dict[str, Tensor] = {}
+        self._learned: deque[str] = deque()
+        self._remember = remember
         self._model: Any = None
         if cache is not None and cache.exists():
             try:
@@ -59,7 +64,11 @@ class InstructionEncoder:
         if missing:
             for text, row in zip(missing, self._encode(missing), strict=True):
                 self._known[text] = row
-        return torch.stack([self._known[text] for text in texts])
+                self._learned.append(text)
+        rows = torch.stack([self._known[text] for text in texts])
+        while self._remember is not None and len(self._learned) > self._remember:
+            del self._known[self._learned.popleft()]
+        return rows
 
     def save(self, path: Path) -> None:
         """Write all known embeddings beside a model, atomically, in half precision."""

@@ -166,13 +166,16 @@ class Expert(nn.Module):
 
     def queries(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens ``[B, N, D]`` to queries, keys and values ``[B, heads, N, d]``."""
-        q, k, v = self.qkv(modulated(self.norm_self(x), shift, scale)).chunk(3, -1)
-        return self.split(q), self.split(k), self.split(v)
+        y = self.qkv(modulated(self.norm_self(x), shift, scale))
+        # Heads first, then the three: the other way round TensorRT 11 cannot split the bias.
+        q, k, v = y.unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
+        return q, k, v
 
     def cross_keys(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the context tokens ``[B, M, Dc]``."""
-        k, v = self.cross_kv(context).chunk(2, -1)
-        return self.split(k), self.split(v)
+        both = self.cross_kv(context).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2)
+        k, v = both.chunk(2, 1)
+        return k, v
 
     def finish(
         self, x: Tensor, attended: Tensor, gates: tuple[Tensor, ...], cross: tuple[Tensor, Tensor]
@@ -343,10 +346,10 @@ class Backbone(nn.Module):
         t: Tensor,
         tau: Tensor,
         prefix: Tensor | None = None,
-        kept: Sequence[int] | None = None,
+        kept: Sequence[int] | Tensor | None = None,
         made: list[Keys] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Predict velocities at one denoising step.
+        """Predict velocities at one denoising step; float32 if ``v`` and ``a`` are.
 
         Args:
             prepared: What :meth:`prepare` returned.
@@ -370,12 +373,15 @@ class Backbone(nn.Module):
         if prefix is not None:
             given = torch.arange(self.config.horizon, device=a.device) < prefix[:, None]
             clock = torch.where(given, torch.zeros_like(clock), clock)  # [B, H]
-        groups = {ACTION: self.action_in(a) + self.action_step}
+        kind = self.context_token.dtype
+        groups = {ACTION: self.action_in(a.to(kind)) + self.action_step}
         times = {ACTION: self._times(clock)}
         frames = v.shape[2]
         if frames:
-            place = self.future_frame if kept is None else self.future_frame[list(kept)]
-            future = self.future_in(v.flatten(3).movedim(1, -1))  # [B, F, h*w, D]
+            place: Tensor = self.future_frame
+            if kept is not None:
+                place = place[kept if isinstance(kept, Tensor) else list(kept)]
+            future = self.future_in(v.to(kind).flatten(3).movedim(1, -1))  # [B, F, h*w, D]
             groups[FUTURE] = (future + self.future_place + place[:, None]).flatten(1, 2)
             times[FUTURE] = self._times(t)
         cached = len(prepared.keys) > 0

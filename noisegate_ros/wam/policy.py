@@ -203,6 +203,7 @@ class Policy:
         schedule: str = AUTO,
         steps: int | None = None,
         threads: int | None = 1,
+        follow: bool = False,
     ) -> Policy:
         """Load a model folder.
 
@@ -212,6 +213,7 @@ class Policy:
                 says which one ``auto`` has become.
             steps: Denoising steps ``K``, or None for the model's own.
             threads: Threads that torch may use in this process, or None to leave that as it is.
+            follow: Whether the computation follows the schedule; see :class:`Policy`.
 
         Raises:
             ModelError: if the folder is not a whole model, or its gate does not belong to it.
@@ -223,7 +225,7 @@ class Policy:
         model = load_model(path)
         wanted = model.config.steps if steps is None else steps
         chosen = load_schedule(schedule, path, model.config, wanted)
-        return cls(model, InstructionEncoder(path / INSTRUCTIONS), chosen, steps)
+        return cls(model, InstructionEncoder(path / INSTRUCTIONS), chosen, steps, follow=follow)
 
     @property
     def config(self) -> WamConfig:

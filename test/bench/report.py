@@ -31,19 +31,23 @@ def percentiles(milliseconds: Sequence[float]) -> Row:
     return {"p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "worst_ms": round(worst, 2)}
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], turned: bool = True) -> str:
     """Return rows as a Markdown table, turned on its side: a column a row."""
     names = list(dict.fromkeys(name for row in rows for name in row if name != "name"))
-    lines = [["", *(f"`{row['name']}`" for row in rows)], ["---"] * (len(rows) + 1)]
+    cells = [["", *(f"`{row['name']}`" for row in rows)]]
     for name in names:
-        lines.append([name, *("" if row.get(name) is None else str(row[name]) for row in rows)])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        cells.append([name, *("" if row.get(name) is None else str(row[name]) for row in rows)])
+    if not turned:
+        cells = [list(column) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["---"] * len(cells[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def section(content: Mapping[str, Any]) -> str:
     """Return what docs/benchmarks.md says about an evidence file."""
     where = f"`{content['command']}`, {content['machine']}, commit {content['commit']}"
-    return f"{table(content['rows'])}\n\n{where}, {content['date'][:10]}."
+    rows = table(content["rows"], content.get("turned", True))
+    return f"{rows}\n\n{where}, {content['date'][:10]}."
 
 
 def publish(name: str, content: Mapping[str, Any], page: Path = PAGE) -> None:

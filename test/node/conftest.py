@@ -96,6 +96,23 @@ def ros(domain):
     rclpy.try_shutdown()
 
 
+@pytest.fixture
+def robot(ros, tmp_path):
+    from robot import Robot
+
+    made: list = []
+
+    def make(**overrides) -> object:
+        made.append(Robot(ros, tmp_path, **overrides))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.policy.go.set()
+        if one.node.lifecycle_state == "active":
+            one.node.trigger_deactivate()
+
+
 class Process:
     """A child whose log is kept; ended by SIGINT."""
 
@@ -147,6 +164,7 @@ def process(domain):
     for child in children:
         if child.child.poll() is None:
             child.interrupt()
+        print(child.log)  # which pytest shows where the test has failed
 
 
 @pytest.fixture

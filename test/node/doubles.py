@@ -45,6 +45,7 @@ class Config:
     steps: int = 10
     frames: int = 2
     state: str = "commanded"
+    prefix: int = 0
 
 
 class FakePolicy:
@@ -62,12 +63,14 @@ class FakePolicy:
         self.edit = None  # changes the actions, or raises
         self.schedule = SimpleNamespace(name="shared")
 
-    def infer(self, images, position, instruction, seed):
+    def infer(self, images, position, instruction, seed, prefix=None):
         assert set(images) == set(CAMERAS)
         for image in images.values():
             assert image.dtype == np.uint8 and image.ndim == 3
         if instruction != "warm up":
-            self.calls.append({"position": position, "instruction": instruction, "seed": seed})
+            self.calls.append(
+                {"position": position, "instruction": instruction, "seed": seed, "prefix": prefix}
+            )
             self.entered.set()
             assert self.go.wait(30)
         means = np.array([images[name].mean() / 255 for name in CAMERAS])
@@ -76,6 +79,10 @@ class FakePolicy:
         direction[[0, 8]] = (1, -1) if position[0] < 1.5 else (-1, 1)  # back before its limit
         steps = np.arange(1, self.config.horizon + 1)[:, None]
         actions = position + rate * steps * direction
+        if prefix is not None:  # go on from what is given
+            given = len(prefix)
+            actions = prefix[-1] + rate * (steps - given) * direction
+            actions[:given] = prefix
         if instruction.startswith(STUMBLES) and seed % 1000 == 1:
             actions[3, 2] = np.nan
         if self.edit is not None and instruction != "warm up":
@@ -85,7 +92,7 @@ class FakePolicy:
         return Chunk(actions, np.repeat(times[:, None], self.config.frames, axis=1), timing)
 
     def infer_batch(self, requests):
-        return [self.infer(r.images, r.position, r.instruction, r.seed) for r in requests]
+        return [self.infer(r.images, r.position, r.instruction, r.seed, r.prefix) for r in requests]
 
     def imagine(self, chunk):
         width, height = SIZE
@@ -97,7 +104,7 @@ def chunk_seed(seed: int, index: int) -> int:
 
 
 def fake_backend(policy: FakePolicy | None = None):
-    def load(folder, *, schedule, steps, threads):
+    def load(folder, *, schedule, steps, threads, **_engine):
         if not Path(folder).is_dir():
             raise ModelError(f"no model in {folder!r}: expected a folder with config.json")
         check_name("schedule", schedule, ("auto", "shared", "masked"))

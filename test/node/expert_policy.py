@@ -42,10 +42,11 @@ class Expert:
         steps=10,
         frames=2,
         state="measured",
+        prefix=0,
     )
     schedule = SimpleNamespace(name="shared")
 
-    def infer(self, images, position, instruction, seed):
+    def infer(self, images, position, instruction, seed, prefix=None):
         """Return the demonstration's next actions."""
         tasks = [task for task in TASKS if instruction in instructions(task, "seen")]
         if not tasks:  # the warm-up

@@ -1,7 +1,29 @@
-"""The policy node as a process, with the stand-in for the model."""
+"""The policy node as a process, with the stand-in for the model, which may hang."""
 
-from doubles import fake_backend
+import os
+import threading
+from pathlib import Path
+
+from doubles import FakePolicy, fake_backend
 
 from noisegate_ros.nodes.policy_node import main
 
-main(backend=fake_backend())
+HANG = os.environ.get("HANG", "")  # "loading", or a file: inferences hang when it exists
+FOREVER = threading.Event()
+
+
+class HangingPolicy(FakePolicy):
+    def infer(self, *args, **more):
+        if HANG and Path(HANG).exists():
+            print("this inference hangs", flush=True)
+            FOREVER.wait()
+        return super().infer(*args, **more)
+
+
+def backend():
+    if HANG == "loading":
+        FOREVER.wait()
+    return fake_backend(HangingPolicy())()
+
+
+main(backend=backend)

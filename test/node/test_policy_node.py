@@ -3,127 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from doubles import CAMERAS, FRAME, HOME, JOINTS, SCALE, FakePolicy, fake_backend
+from doubles import FRAME, HOME, JOINTS
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from robot import POSITION, SECOND, is_hold
+from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from noisegate_ros.errors import InputError
 from noisegate_ros.nodes import messages
-from noisegate_ros.nodes.policy_node import PolicyNode, torch_backend
-
-SECOND = 1_000_000_000
-POSITION = HOME * SCALE
-
-
-class SteadyClock:
-    """The steady clock, which a test can set forward instead of sleeping."""
-
-    def __init__(self) -> None:
-        self.ahead = 0
-
-    def __call__(self) -> int:
-        return time.monotonic_ns() + self.ahead
-
-
-class Robot:
-    """Cameras, joints and an instruction; keeps what the node commands."""
-
-    def __init__(self, ros, tmp_path, backend=None, **overrides) -> None:
-        self.ros = ros
-        self.policy = FakePolicy()
-        self.steady = SteadyClock()
-        values = {"model": str(tmp_path), "instruction": "ring the bell"} | overrides
-        self.node = ros.add(
-            PolicyNode(
-                backend or fake_backend(self.policy),
-                steady_ns=self.steady,
-                parameter_overrides=[Parameter(k, value=v) for k, v in values.items()],
-            )
-        )
-        peer = ros.peer
-        self.compressed = values.get("image_transport") == "compressed"
-        kind, suffix = (Image, "image_raw")
-        if self.compressed:
-            kind, suffix = CompressedImage, "image_raw/compressed"
-        self.images = {c: peer.create_publisher(kind, f"{c}/{suffix}", 1) for c in CAMERAS}
-        self.states = peer.create_publisher(JointState, "joint_states", 1)
-        self.commands = ros.collect(JointTrajectory, "joint_trajectory")
-        self.info = ros.collect(DiagnosticArray, "policy_node/chunk_info")
-        self.names = JOINTS
-        self.position = POSITION.copy()
-        self.cameras = set(CAMERAS)
-        self.stamps: list[int] = []
-
-    def observe(self, stamp_ns: int | None = None) -> int:
-        """Publish one observation; by default with the present time."""
-        stamp = stamp_ns or self.ros.peer.get_clock().now().nanoseconds
-        self.stamps.append(stamp)
-        pixels = np.full((48, 64, 3), 100, np.uint8)
-        index = [JOINTS.index(name) for name in self.names]
-        self.states.publish(
-            messages.joint_state_message(self.names, self.position[index], None, stamp)
-        )
-        for camera in self.cameras:
-            message = messages.image_message(pixels, stamp, camera)
-            if self.compressed:
-                import cv2
-
-                ok, data = cv2.imencode(".png", pixels)
-                assert ok
-                message = CompressedImage(header=message.header, format="png", data=data.tobytes())
-            self.images[camera].publish(message)
-        return stamp
-
-    def activate(self):
-        assert self.node.trigger_configure().name == "SUCCESS", self.node.fault
-        self.ros.spin_until(lambda: not self.node._silent(), "fresh inputs", each=self.observe)
-        self.ros.spin_until(
-            lambda: self.node._outputs[0][0].get_subscription_count() == 1,
-            "a matched command topic",
-        )
-        assert self.node.trigger_activate().name == "SUCCESS", self.node.fault
-        return self
-
-    def until_commands(self, count: int, each="observe") -> JointTrajectory:
-        self.ros.spin_until(
-            lambda: len(self.commands) >= count,
-            f"command {count}",
-            each=self.observe if each == "observe" else each,
-        )
-        return self.commands[count - 1]
-
-    def trigger(self, name: str, each=None):
-        return self.ros.call(Trigger, f"policy_node/{name}", each=each)
-
-
-@pytest.fixture
-def robot(ros, tmp_path):
-    made: list[Robot] = []
-
-    def make(**overrides) -> Robot:
-        made.append(Robot(ros, tmp_path, **overrides))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.policy.go.set()
-        if one.node.lifecycle_state == "active":
-            one.node.trigger_deactivate()
-
-
-def is_hold(message: JointTrajectory) -> bool:
-    return len(message.points) == 1 and not any(message.points[0].velocities)
-
+from noisegate_ros.nodes.policy_node import torch_backend
 
 # ---- what it publishes ---------------------------------------------------------------------------
 
@@ -136,7 +30,9 @@ def test_a_chunk_becomes_a_trajectory_stamped_with_its_observation(robot):
     assert one.info[0].header.stamp == message.header.stamp
     assert tuple(message.joint_names) == JOINTS
     times = [messages.from_time(point.time_from_start) for point in message.points]
-    assert times == [FRAME * k for k in range(17 - len(times), 17)]
+    # The robot was at rest: nothing is left out, and all of it is put off until now.
+    assert len(times) == 16 and times[0] > FRAME
+    assert [time - times[0] for time in times] == [FRAME * k for k in range(16)]
     assert not any(message.points[-1].velocities)
     assert one.policy.calls[0]["instruction"] == "ring the bell"
     np.testing.assert_array_equal(one.policy.calls[0]["position"], POSITION)
@@ -225,7 +121,7 @@ def test_the_models_gate_runs_by_default_and_is_named(ros, robot, tmp_path):
 
     save_gate(tmp_path, GatingPolicy(GateConfig.of(config)), {"steps": config.steps})
     reports = ros.collect(DiagnosticArray, "/diagnostics")
-    one = robot(backend=torch_backend, execute=1).activate()
+    one = robot(backend=torch_backend, engine="eager", execute=1).activate()
     ros.spin_until(lambda: one.info, "chunk_info", each=one.observe)
     assert values_of(one.info[0].status[0])["schedule"] == "gpn"
 
@@ -233,7 +129,9 @@ def test_the_models_gate_runs_by_default_and_is_named(ros, robot, tmp_path):
         return [s for r in reports for s in r.status if s.name.endswith("model") and s.values]
 
     ros.spin_until(models, "a report on the model", each=one.observe)
-    assert values_of(models()[0])["schedule"] == "gpn"
+    values = values_of(models()[0])
+    assert values["schedule"] == "gpn"
+    assert (values["engine"], values["precision"], values["fallback"]) == ("eager", "fp32", "")
 
 
 def values_of(status):
@@ -245,7 +143,9 @@ def test_the_real_policy_shows_its_gates_and_what_it_imagines(ros, robot, tmp_pa
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     gates = ros.collect(Image, "policy_node/gates", best_effort)
     imagined = ros.collect(Image, "policy_node/imagined", best_effort)
-    one = robot(backend=torch_backend, execute=1, schedule="near_first").activate()
+    one = robot(
+        backend=torch_backend, engine="eager", execute=1, schedule="near_first"
+    ).activate()
     ros.spin_until(lambda: gates and imagined, "pictures", each=one.observe)
     assert one.commands and len(one.commands[0].points) > 1
     future = messages.image_array(imagined[0])
@@ -266,9 +166,7 @@ def test_lockstep_answers_every_observation_once_and_a_repeated_one_the_same(rob
     one.node.trigger_configure()
     now = SECOND
     one.ros.spin_until(lambda: not one.node._silent(), "inputs", each=lambda: one.observe(now))
-    one.ros.spin_until(
-        lambda: one.node._outputs[0][0].get_subscription_count() == 1, "a matched command topic"
-    )
+    one.ros.spin_until(one.matched, "a matched command topic")
     one.node.trigger_activate()
     first = one.until_commands(1, each=None)
     again = one.until_commands(2, each=lambda: one.observe(now))
@@ -374,7 +272,8 @@ def test_activation_needs_every_joint(robot):
     one = robot()
     one.names = JOINTS[1:]
     one.node.trigger_configure()
-    one.ros.spin_until(lambda: not one.node._silent(), "inputs", each=one.observe)
+    refused = one.node._streams.refused
+    one.ros.spin_until(lambda: refused.get("unusable_joints"), "a refusal", each=one.observe)
     assert one.node.trigger_activate().name == "FAILURE"
     assert "lacks left_panda_joint1" in one.node.fault
 
@@ -455,63 +354,22 @@ def test_a_robot_description_sets_the_limits(robot):
     np.testing.assert_array_equal(found.acceleration, [30.0] * 16)
 
 
-def test_a_silent_camera_stops_the_robot_until_it_is_back(robot):
-    one = robot().activate()
-    one.until_commands(1)
-    one.cameras.remove("head_camera")
-    one.steady.ahead += SECOND  # instead of waiting a second
-    one.ros.spin_until(lambda: is_hold(one.commands[-1]), "a hold", each=one.observe)
-    np.testing.assert_array_equal(one.commands[-1].points[0].positions, POSITION)
-    count = len(one.commands)
-    one.cameras.add("head_camera")
-    assert len(one.until_commands(count + 1).points) > 1
-
-
-def test_a_hung_inference_is_given_up_and_its_chunk_is_void(robot):
-    one = robot(execute=1).activate()
-    one.until_commands(1)
-    one.policy.entered.clear()
-    one.policy.go.clear()
-    one.ros.spin_until(one.policy.entered.is_set, "an inference", each=one.observe)
-    one.steady.ahead += 11 * SECOND
-    one.ros.spin_until(lambda: is_hold(one.commands[-1]), "a hold", each=one.observe)
-    count, void = len(one.commands), one.node._counts["void"]
-    one.policy.go.set()
-    assert len(one.until_commands(count + 1).points) > 1
-    assert one.node._counts["void"] == void + 1
-    assert one.node._counts["hung"] == 1
-
-
-def test_an_accelerator_out_of_memory_holds_then_waits_for_a_reset(robot):
+def test_an_inference_that_raises_three_times_waits_for_a_reset(robot):
     one = robot(execute=1).activate()
     one.until_commands(1)
 
     def fail(_):
-        raise RuntimeError("CUDA out of memory")
+        raise RuntimeError("a kernel was not found")
 
     one.policy.edit = fail
     one.ros.spin_until(
-        lambda: "out of memory" in one.node._state.blocked, "a block", each=one.observe
+        lambda: "a kernel was not found" in one.node._state.blocked, "a block", each=one.observe
     )
     assert is_hold(one.commands[-1])
     one.policy.edit = None
     count = len(one.commands)
     assert one.trigger("reset").success
     assert len(one.until_commands(count + 1).points) > 1
-
-
-def test_a_reset_voids_the_chunk_in_flight(robot):
-    one = robot()
-    one.policy.go.clear()
-    one.activate()
-    one.ros.spin_until(one.policy.entered.is_set, "an inference", each=one.observe)
-    assert one.trigger("reset").success
-    one.policy.go.set()
-    one.ros.spin_until(lambda: one.node._counts["void"] == 1, "a void chunk")
-    assert not one.commands
-    newer = one.observe()
-    message = one.until_commands(1)
-    assert messages.from_time(message.header.stamp) >= newer
 
 
 def test_hold_stops_until_reset(robot):
@@ -532,53 +390,16 @@ def test_hold_stops_until_reset(robot):
     assert len(one.until_commands(count + 1).points) > 1
 
 
-def test_the_stop_is_latched_until_cleared_and_reactivated(ros, robot):
-    one = robot(execute=1).activate()
-    one.until_commands(1)
-    stop = ros.peer.create_publisher(Bool, "policy_node/stop", 1)
-    ros.spin_until(lambda: stop.get_subscription_count() == 1, "a listener on stop")
-    stop.publish(Bool(data=True))
-    ros.spin_until(lambda: is_hold(one.commands[-1]), "a hold", each=one.observe)
-    stop.publish(Bool(data=False))  # letting go is not clearing
-    assert one.trigger("reset").success
-    assert "stopped" in one.node._state.blocked
-    one.node.trigger_deactivate()
-    assert one.node.trigger_activate().name == "FAILURE"
-    assert "latched" in one.node.fault
-    assert one.trigger("clear_stop").success
-    ros.spin_until(lambda: not one.node._silent(), "inputs", each=one.observe)
-    assert one.node.trigger_activate().name == "SUCCESS"
-    count = len(one.commands)
-    assert len(one.until_commands(count + 1).points) > 1
-
-
 def test_a_stop_that_cannot_be_heard_refuses_activation(ros, robot):
     one = robot()
     ros.peer.create_publisher(
         Bool, "policy_node/stop", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     )
     one.node.trigger_configure()
-    ros.spin_until(lambda: one.node._stop_unheard, "a report", each=one.observe)
+    ros.spin_until(lambda: "/policy_node/stop" in one.node._misfits, "a report", each=one.observe)
     ros.spin_until(lambda: not one.node._silent(), "inputs", each=one.observe)
     assert one.node.trigger_activate().name == "FAILURE"
     assert "cannot be heard" in one.node.fault
-
-
-def test_zero_and_future_stamps_are_refused(robot):
-    one = robot().activate()
-    one.until_commands(1)
-    refused = one.node._streams.refused
-    far = one.ros.peer.get_clock().now().nanoseconds + 60 * SECOND
-    one.ros.spin_until(
-        lambda: refused.get("future_stamp"), "refusal", each=lambda: one.observe(far)
-    )
-
-    def zero():
-        one.states.publish(JointState(name=list(JOINTS), position=POSITION.tolist()))
-
-    one.ros.spin_until(lambda: refused.get("zero_stamp"), "refusal", each=zero)
-    count = len(one.commands)
-    one.until_commands(count + 1)
 
 
 def test_a_clock_set_back_does_not_silence_the_node(robot):
@@ -596,39 +417,6 @@ def test_a_clock_set_back_does_not_silence_the_node(robot):
     )
 
 
-@pytest.mark.parametrize("cameras", ["stop, too", "go on by themselves"])
-def test_a_stopped_clock_stops_the_robot_until_it_goes_on(ros, robot, cameras):
-    one = robot(use_sim_time=True)
-    clock = ros.peer.create_publisher(Clock, "/clock", 10)
-    now = 100 * SECOND
-
-    def tick():
-        nonlocal now
-        now += FRAME
-        clock.publish(Clock(clock=messages.to_time(now)))
-        one.observe(now)
-
-    one.node.trigger_configure()
-    ros.spin_until(lambda: not one.node._silent(), "inputs", each=tick)
-    one.node.trigger_activate()
-    one.until_commands(1, each=tick)
-    reports = ros.collect(DiagnosticArray, "/diagnostics")
-    each = None if cameras == "stop, too" else lambda: one.observe(now + 10 * SECOND)
-    if each is not None:
-        refused = one.node._streams.refused
-        ros.spin_until(lambda: refused.get("future_stamp"), "a refusal", each=each)
-    one.steady.ahead += SECOND  # instead of waiting a second
-    ros.spin_until(lambda: is_hold(one.commands[-1]), "a hold", each=each)
-    assert messages.from_time(one.commands[-1].header.stamp) <= now
-    ros.spin_until(
-        lambda: any("silent" in s.message for m in reports for s in m.status),
-        "a report, though no time passes",
-        each=each,
-    )
-    count = len(one.commands)
-    assert len(one.until_commands(count + 1, each=tick).points) > 1
-
-
 def test_a_broken_message_does_not_end_the_node(robot):
     one = robot(execute=1).activate()
     one.until_commands(1)
@@ -642,17 +430,6 @@ def test_a_broken_message_does_not_end_the_node(robot):
 
     one.ros.spin_until(lambda: count["rejected_observation"] > 0, "a refusal", each=short)
     one.until_commands(len(one.commands) + 1)
-
-
-def test_a_second_commander_is_reported(ros, robot):
-    one = robot().activate()
-    ros.peer.create_publisher(JointTrajectory, "joint_trajectory", 1)
-    heard = ros.collect(DiagnosticArray, "/diagnostics")
-    ros.spin_until(
-        lambda: any("commands too" in s.message for m in heard for s in m.status),
-        "a warning",
-        each=one.observe,
-    )
 
 
 def test_no_instruction_no_motion(ros, robot):

@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(COMMAND_LINE, LOWER | COMMAND_LINE),
 }
 ROS = {"rclpy", "cv_bridge", "rcl_interfaces", "std_srvs", "builtin_interfaces"}
-MAY_USE_ROS = {"nodes", "fuzz"}  # fuzz makes messages to send to nodes' decoders
+# fuzz makes messages to send to nodes' decoders, soak damages those between two nodes
+MAY_USE_ROS = {"nodes", "fuzz", "soak"}
 MAY_FIND_PACKAGES = {"nodes", *COMMAND_LINE}  # ament_index_python only: where share/ is
 NO_TORCH = {"sim", "control", "errors"}
 STANDARD = set(sys.stdlib_module_names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = sorted((ROOT / "test" / "bench" / "evidence").glob("*.json"))
 
 
-@pytest.fixture(scope="module")
-def report():
-    """Import test/bench/report.py, which is part of no package."""
-    spec = importlib.util.spec_from_file_location("report", ROOT / "test" / "bench" / "report.py")
+def load(name: str):
+    """Import test/bench/<name>.py, which is part of no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "test" / "bench" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where its dataclasses look for their types
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def report():
+    return load("report")
 
 
 CONTENT = {
@@ -43,6 +49,27 @@ def test_a_table_replaces_what_stands_between_its_markers(report, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
     with pytest.raises(ValueError, match="y:begin"):
         report.publish("y", CONTENT, page)
+
+
+def test_a_table_of_many_rows_is_not_turned(report):
+    lines = report.section(CONTENT | {"turned": False}).split("\n")
+    assert lines[:4] == [
+        "|  | p50_ms | sent |",
+        "| --- | --- | --- |",
+        "| `a` | 1.5 |  |",
+        "| `b` |  | 3 |",
+    ]
+
+
+def test_line_charts_stand_side_by_side():
+    lines = load("lines")
+    points = {"sync": [(0.0, 1.0), (400.0, 90.0)], "prefix": [(0.0, 0.0), (400.0, 0.0)]}
+    plain = lines.Chart("rates", "ms", points, {"sync": [(0.5, 2.0), (80.0, 95.0)]})
+    picture = lines.draw([plain, lines.Chart("jerk", "ms", points, logarithmic=True)])
+    alone = lines.draw([plain])
+    assert picture.shape == (alone.shape[0], 2 * alone.shape[1], 3)
+    assert (picture[:, : alone.shape[1]] == alone).all()
+    assert (picture[:, alone.shape[1] :] != alone).any()
 
 
 def test_percentiles_of_nothing_are_nothing(report):

@@ -12,6 +12,7 @@ import pytest
 
 from noisegate_ros.errors import InputError, ModelError
 from noisegate_ros.learn import evaluate as module
+from noisegate_ros.learn.delay import Delay
 from noisegate_ros.learn.episode import LiveEpisode, Outcome, run_together
 from noisegate_ros.learn.evaluate import (
     Measured,
@@ -185,7 +186,9 @@ def instant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
     """Outcomes that follow from the case alone, in no time; returns the cases that were run."""
     ran: list[tuple[str, str, int]] = []
 
-    def run(actor: object, cases: Sequence[tuple[str, str, int]]) -> list[Outcome]:
+    def run(
+        actor: object, cases: Sequence[tuple[str, str, int]], delay: Delay | None
+    ) -> list[Outcome]:
         ran.extend(cases)
         return [Outcome(*case, case[2] % 3 > 0, 30, 3, 0, float(len(ran))) for case in cases]
 

@@ -203,6 +203,44 @@ def test_tables_show_every_row_once(tmp_path: Path) -> None:
     assert tables.main(["--root", str(root), "--check"]) == 0
 
 
+def bench_row(name: str, p50: float | None, **more: Any) -> dict[str, Any]:
+    facts = {"kind": "chunk", "steps": 10, "schedule": "shared", "frames": 2, "frames_mean": 2.0}
+    p99 = None if p50 is None else p50 + 1
+    found = {"name": name, "p50_ms": p50, "p95_ms": p99, "p99_ms": p99, "max_ms": p99}
+    return found | facts | {"backend": "eager", "precision": "fp32"} | more
+
+
+def test_a_benchmark_is_a_line_a_backend_and_a_column_a_number_of_steps(tmp_path: Path) -> None:
+    base = "chunk_k10_eager_fp32_recompute"
+    aoti: dict[str, Any] = {"backend": "aoti", "precision": "bf16"}
+    masked = aoti | {"schedule": "masked"}
+    rows = [
+        bench_row(base, 60.0),
+        bench_row("chunk_k4_eager_fp32_recompute", 25.0, steps=4),
+        bench_row("chunk_k10_aoti_bf16", 15.0, baseline=base, ratio=4.0, **aoti),
+        bench_row("chunk_k10_aoti_bf16_masked", 14.0, baseline=base, ratio=4.3, **masked),
+        bench_row(
+            "chunk_k10_aoti_bf16_masked_follow",
+            8.0,
+            **masked,
+            kind="follow",
+            frames_mean=0.0,
+            baseline="chunk_k10_aoti_bf16_masked",
+            ratio=1.75,
+        ),
+        bench_row("chunk_k10_tensorrt_bf16", None, backend="tensorrt", missing="no GPU"),
+        bench_row("node_overhead_640x480_30hz", 6.0, kind="node", chunks=400),
+    ]
+    text = tables.render([checkout(tmp_path, bench={"rows": rows}) / "models/tiny"])
+    assert "| a chunk, p50 (p99) | K = 4 | K = 10 | times as fast |" in text
+    assert "| eager, fp32, recomputing everything | 25.0 (26.0) | 60.0 (61.0) |  |" in text
+    assert "| aoti, bf16 |  | 15.0 (16.0) | 4.0 |" in text
+    assert "| masked | aoti, bf16 | 0 of 2 | 14.0 | 8.0 | 1.75 |" in text
+    assert "| `node_overhead_640x480_30hz` | 6.00 | 7.00 | 7.00 | 7.00 | 400 |" in text
+    assert "- Not measured here: tensorrt: no GPU." in text
+    assert "`chunk_k10_aoti_bf16`" not in text, "no row is shown twice"
+
+
 def test_the_same_measured_twice_is_shown_twice(tmp_path: Path) -> None:
     root = checkout(tmp_path, a={"rows": [row()]}, b={"rows": [row(successes=1)]})
     text = tables.render([root / "models/tiny"])

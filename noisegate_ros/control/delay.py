@@ -1,0 +1,48 @@
+"""How long an answer takes, from the observation to the command, in steps of the model.
+
+What a chunk will meet cannot be known when it is asked for, only what the last ones met: the 95th
+percentile of the newest of them. A first chunk is no example, since whatever is built or loaded on
+first use is part of it; it counts only as long as there is no other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+WINDOW = 40  # two hiccups among so many leave the 95th percentile where it is
+_PERCENTILE = 95.0
+
+
+def steps_of(delay_ns: float, dt_ns: int) -> int:
+    """Return the actions that begin while a delay lasts: the delay in steps, rounded up."""
+    return max(0, -int(-delay_ns // dt_ns))
+
+
+class DelayEstimate:
+    """The delay to count on, from those that were measured.
+
+    Args:
+        window: Newest delays that are looked at.
+    """
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._first: int | None = None
+        self._measured: deque[int] = deque(maxlen=window)
+
+    def add(self, delay_ns: int) -> None:
+        """Take note of a delay; a negative one is a clock that was set back, and no delay."""
+        if delay_ns < 0:
+            return
+        if self._first is None:
+            self._first = delay_ns
+        else:
+            self._measured.append(delay_ns)
+
+    @property
+    def p95_ns(self) -> float | None:
+        """The 95th percentile, None before the first delay."""
+        if self._measured:
+            return float(np.percentile(np.array(self._measured), _PERCENTILE))
+        return None if self._first is None else float(self._first)

@@ -1,0 +1,241 @@
+"""Compile the parts of a model: export, convert, check in a fresh process, then rename.
+
+All parts are compiled aside; one fresh process loads and judges them together, the chunk's actions
+included; then every part becomes an artifact. What is there already and fits is left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noisegate_ros.engine import store
+from noisegate_ros.engine.backend import Ahead, Settings
+from noisegate_ros.engine.components import (
+    CONTEXT,
+    ENCODER,
+    GATE,
+    Component,
+    make_component,
+    names_of,
+    place,
+    step_name,
+)
+from noisegate_ros.engine.exported import digest, export
+from noisegate_ros.engine.store import Artifact, Draft
+from noisegate_ros.engine.verify import verify_apart
+from noisegate_ros.errors import EngineError
+from noisegate_ros.wam.gpn import GatingPolicy
+from noisegate_ros.wam.model import WorldActionModel
+
+Say = Callable[[str], None]
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What shall be compiled, or loaded.
+
+    Attributes:
+        folder: The model folder.
+        model: Its model, float32 on the CPU.
+        gate: Its gate, or None.
+        backend: Compiles into files.
+        precision: Of the backbone.
+        device: Where it will run.
+        threads: Processor threads that it will use.
+        follow: Whether steps of fewer frames are needed.
+        settings: Settings that replace the backend's own.
+        root: Folder of the artifacts.
+    """
+
+    folder: Path
+    model: WorldActionModel
+    gate: GatingPolicy | None
+    backend: Ahead
+    precision: str
+    device: torch.device
+    threads: int
+    follow: bool
+    root: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """The parts that are compiled."""
+        every = names_of(self.model.config, self.follow, self.gate is not None)
+        return [name for name in every if name not in self.backend.skips]
+
+    def checked(self) -> Settings:
+        """All compile settings.
+
+        Raises:
+            InputError: if one is unknown.
+        """
+        return self.backend.settings(self.settings, self.threads, self.device)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A part and the key of its artifact."""
+
+    component: Component
+    parts: dict[str, Any]
+
+
+def plan(wanted: Wanted) -> dict[str, Planned]:
+    """Build the parts that are wanted, with the keys of their artifacts, by name.
+
+    Raises:
+        InputError: if a setting is unknown.
+    """
+    settings = wanted.checked()
+    weights = {"model": store.weights_digest(wanted.model)}
+    if wanted.gate is not None:
+        weights[GATE] = store.weights_digest(wanted.gate)
+    placed = place(wanted.model, wanted.precision, wanted.device, wanted.gate)
+    planned = {}
+    for name in wanted.names():
+        component = make_component(name, placed)
+        parts = store.parts_of_key(
+            component, wanted.model, weights, wanted.backend, settings, wanted.device
+        )
+        planned[name] = Planned(component, parts)
+    return planned
+
+
+def look_up(wanted: Wanted, planned: Mapping[str, Planned]) -> dict[str, Artifact]:
+    """Find the artifacts of all parts.
+
+    Raises:
+        EngineError: for the first that is missing, foreign or damaged.
+    """
+    return {
+        name: store.find(wanted.root, part.parts, str(wanted.folder))
+        for name, part in planned.items()
+    }
+
+
+def build(wanted: Wanted, say: Say = quiet, fresh: bool = False) -> dict[str, Artifact]:
+    """Compile what is not there yet, and return the artifacts of all parts by name.
+
+    Args:
+        wanted: What to compile.
+        say: Is told every step.
+        fresh: Compile all again.
+
+    Raises:
+        InputError: if a setting is unknown.
+        EngineError: if the backend lacks something here, a part cannot be compiled, or what was
+            compiled is not the model. No artifact appears then.
+    """
+    lack = wanted.backend.lack(wanted.device, building=True)
+    if lack:
+        raise EngineError(
+            f"backend {wanted.backend.name} cannot compile here, {lack}: choose another backend"
+        )
+    if wanted.follow and not wanted.backend.follows:
+        raise EngineError(
+            f"backend {wanted.backend.name} has no steps of fewer frames: leave follow out, or "
+            "choose aoti or inductor"
+        )
+    torch.set_num_threads(wanted.threads)
+    settings = wanted.checked()
+    planned = plan(wanted)
+    there: dict[str, Artifact] = {}
+    for name, part in planned.items():
+        with contextlib.suppress(EngineError):
+            if not fresh:
+                there[name] = store.find(wanted.root, part.parts, str(wanted.folder))
+    missing = [name for name in planned if name not in there]
+    if not missing:
+        return there
+    with contextlib.ExitStack() as aside:
+        drafts: dict[str, Draft] = {}
+        for number, name in enumerate(missing, 1):
+            say(f"compiling {name} for {wanted.backend.name} ({number} of {len(missing)})")
+            drafts[name] = aside.enter_context(_draft(wanted, planned[name], settings))
+        say("checking against float64 in a fresh process")
+        judged = check(wanted, {n: d.record() for n, d in drafts.items()}, there)
+        for name, draft in drafts.items():
+            facts = {"parity": judged["parts"][name]}
+            if "action_error" in judged and name == step_name(wanted.model.config.frames):
+                facts["action_error"] = judged["action_error"]
+            facts["memory_mib"] = judged["memory_mib"]
+            there[name] = draft.finish(facts)
+    return {name: there[name] for name in planned}
+
+
+def check(
+    wanted: Wanted, records: Mapping[str, Any], others: Mapping[str, Artifact]
+) -> dict[str, Any]:
+    """Judge compiled parts in a fresh process; see :func:`noisegate_ros.engine.verify.answer`.
+
+    Args:
+        wanted: What they are parts of.
+        records: The parts to judge, by name.
+        others: What else is there, so that whole chunks can be compared.
+
+    Raises:
+        EngineError: if one cannot be loaded or is not the model.
+    """
+    whole = (ENCODER, CONTEXT, step_name(wanted.model.config.frames))
+    parts = {name: others[name].record() for name in whole if name in others} | dict(records)
+    return verify_apart(
+        {
+            "model": str(wanted.folder),
+            "parts": parts,
+            "backend": wanted.backend.name,
+            "precision": wanted.precision,
+            "device": str(wanted.device),
+            "threads": wanted.threads,
+        }
+    )
+
+
+def recheck(wanted: Wanted, say: Say = quiet) -> dict[str, Artifact]:
+    """Judge what is there once more, its graphs included, and return it with the new figures.
+
+    Raises:
+        EngineError: if a part is missing, foreign or damaged, or is not the model.
+    """
+    planned = plan(wanted)
+    found = look_up(wanted, planned)
+    for name, artifact in found.items():
+        if digest(export(planned[name].component)) != artifact.manifest["graph_sha256"]:
+            raise EngineError(
+                f"engine {artifact.folder} was compiled from another graph than the model's now: "
+                f"run noisegate compile --fresh --model {wanted.folder}"
+            )
+    say("checking against float64 in a fresh process")
+    judged = check(wanted, {name: artifact.record() for name, artifact in found.items()}, {})
+    for name, artifact in found.items():
+        artifact.manifest["parity"] = judged["parts"][name]
+    return found
+
+
+@contextlib.contextmanager
+def _draft(wanted: Wanted, planned: Planned, settings: Settings) -> Iterator[Draft]:
+    """Export and compile one part aside; it is gone at the end unless it was finished."""
+    component = planned.component
+    start = time.monotonic()
+    with store.draft(wanted.root, planned.parts) as draft:
+        program = export(component)
+        draft.file_name = f"{component.name}{wanted.backend.suffix}"
+        wanted.backend.build(component, program, draft.folder / draft.file_name, settings)
+        draft.facts = {
+            "graph_sha256": digest(program),
+            "operators": sum(node.op == "call_function" for node in program.graph.nodes),
+            "build_s": round(time.monotonic() - start, 2),
+            "built": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        }
+        yield draft

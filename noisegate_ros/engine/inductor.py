@@ -1,0 +1,71 @@
+"""Backend ``inductor``: ``torch.compile`` in every process anew; settings for both inductors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisegate_ros.engine import machine
+from noisegate_ros.engine.backend import InProcess, Settings, check_settings
+from noisegate_ros.engine.components import Component
+from noisegate_ros.engine.runtime import Part
+
+
+def inductor_settings(
+    backend: str, given: Mapping[str, Any], threads: int, device: torch.device
+) -> Settings:
+    """Settings of inductor: constants folded and weights packed, loops for so many threads.
+
+    Raises:
+        InputError: if one is unknown to this version of inductor.
+    """
+    from torch._inductor import config
+
+    check_settings(backend, given, config.get_config_copy())
+    own: Settings = {"freezing": True}
+    if device.type == "cpu":
+        own["cpp.threads"] = threads
+    return own | dict(given)
+
+
+class Inductor(InProcess):
+    """``torch.compile``: as fast as what is compiled ahead, but slow to start."""
+
+    name = "inductor"
+
+    def lack(self, device: torch.device, building: bool) -> str:  # noqa: ARG002
+        """It needs a compiler, and the device."""
+        return machine.cuda_lack() if device.type == "cuda" else machine.compiler_lack()
+
+    def settings(self, given: Mapping[str, Any], threads: int, device: torch.device) -> Settings:
+        """Those of inductor."""
+        return inductor_settings(self.name, given, threads, device)
+
+    def versions(self) -> dict[str, str]:
+        """Torch alone."""
+        return {"torch": torch.__version__}
+
+    def compile(self, component: Component, settings: Settings) -> Part:
+        """Compile, and call it in every shape that it will meet."""
+        dynamic = bool(component.growing)
+        compiled = torch.compile(component.module, options=settings, fullgraph=True)
+
+        def part(*inputs: Tensor) -> Any:
+            return compiled(*inputs)
+
+        for grown in (0, 1) if dynamic else (0,):
+            inputs = [
+                _longer(x, grown * component.growing.get(name, 0), component.name)
+                for name, x in component.inputs.items()
+            ]
+            with torch.inference_mode():
+                part(*inputs)
+        return part
+
+
+def _longer(x: Tensor, extra: int, part: str) -> Tensor:  # noqa: ARG001
+    """Lengthen axis 2 by ``extra`` tokens."""
+    return torch.cat([x, x.new_zeros(*x.shape[:2], extra, *x.shape[3:])], 2) if extra else x

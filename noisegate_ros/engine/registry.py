@@ -1,0 +1,76 @@
+"""The backends, which of them this machine can use, and in what order.
+
+============  =====================================================  ===========  ==================
+backend       how                                                    leaves       runs on
+============  =====================================================  ===========  ==================
+``eager``     the modules themselves, op by op                       nothing      CPU, GPU
+``inductor``  ``torch.compile``, anew in every process               nothing      CPU, GPU
+``aoti``      ``torch.export`` and AOTInductor                       ``.pt2``     CPU, GPU
+``tensorrt``  ``torch.export`` and Torch-TensorRT, ahead of time     ``.pt2``     GPU
+``onnx_trt``  ONNX and the system's TensorRT                         ``.engine``  GPU, Jetson Orin
+============  =====================================================  ===========  ==================
+"""
+
+from __future__ import annotations
+
+import torch
+
+from noisegate_ros.engine import machine
+from noisegate_ros.engine.aoti import Aoti
+from noisegate_ros.engine.backend import Backend
+from noisegate_ros.engine.eager import Eager
+from noisegate_ros.engine.inductor import Inductor
+from noisegate_ros.engine.onnx_trt import OnnxTrt
+from noisegate_ros.engine.tensorrt import TensorRt
+from noisegate_ros.errors import InputError, check_name
+
+AUTO = "auto"
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (Eager(), Inductor(), Aoti(), TensorRt(), OnnxTrt())
+}
+
+
+def backend_named(name: str) -> Backend:
+    """Return a backend.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    return BACKENDS[check_name("engine", name, BACKENDS)]
+
+
+def best_device() -> torch.device:
+    """The GPU where torch has one, else the CPU."""
+    return torch.device("cpu" if machine.cuda_lack() else "cuda")
+
+
+def device_named(name: str) -> torch.device:
+    """Return a device; ``auto`` is :func:`best_device`.
+
+    Raises:
+        InputError: if the name is not understood, or it is a GPU and there is none.
+    """
+    if name == AUTO:
+        return best_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is unknown: expected auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is not supported: expected auto, cpu or cuda")
+    lack = machine.cuda_lack() if device.type == "cuda" else ""
+    if lack:
+        raise InputError(f"device {name!r} is not there, {lack}: choose cpu")
+    return device
+
+
+def preferred(device: torch.device) -> list[str]:
+    """Backends that leave files, in the order in which ``auto`` tries them."""
+    if device.type == "cpu":
+        return ["aoti"]
+    return ["onnx_trt", "aoti"] if machine.l4t() else ["tensorrt", "aoti"]
+
+
+def lacks(device: torch.device, building: bool = True) -> dict[str, str]:
+    """Why each backend cannot be used on a device; empty where it can."""
+    return {name: backend.lack(device, building) for name, backend in BACKENDS.items()}

@@ -1,0 +1,60 @@
+"""Where the policy node gets its model from; the only way in which torch enters its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What the node needs of the code that runs models.
+
+    Attributes:
+        load: ``load(folder, schedule=, steps=, threads=, backend=, precision=, build=,
+            allow_fallback=, follow=, say=)`` returns the policy; see
+            ``noisegate_ros.engine.load_policy``.
+        chunk_seed: ``chunk_seed(seed, index)`` returns the noise seed of a chunk.
+        out_of_memory: What an inference raises that found no memory; it is tried again later.
+        free_memory: Gives back what is kept without need; called after such an exception.
+    """
+
+    load: Callable[..., Any]
+    chunk_seed: Callable[[int, int], int]
+    out_of_memory: tuple[type[BaseException], ...] = (MemoryError,)
+    free_memory: Callable[[], None] = lambda: None
+
+
+def torch_backend() -> Backend:
+    """Return the backend that ships; torch is imported here and not before."""
+    import torch
+
+    from noisegate_ros.engine import load_policy
+    from noisegate_ros.wam.sampler import chunk_seed
+
+    return Backend(
+        load_policy,
+        chunk_seed,
+        out_of_memory=(MemoryError, torch.cuda.OutOfMemoryError),
+        free_memory=_free_memory,
+    )
+
+
+def engine_facts(policy: Any) -> dict[str, str]:
+    """What computes a policy, for log and diagnostics: backend, precision, and why not another.
+
+    Args:
+        policy: From ``Backend.load``; a double may have no runtime.
+    """
+    runtime = getattr(policy, "runtime", None)
+    names = {"engine": "name", "precision": "precision", "fallback": "fallback"}
+    return {key: str(getattr(runtime, name, "")) for key, name in names.items()}
+
+
+def _free_memory() -> None:
+    """Give the accelerator's unused blocks back to it; where there is none, do nothing."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,140 @@
+"""The policy node's health, and the diagnostics entries that tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from noisegate_ros.control import REASONS
+from noisegate_ros.nodes.diagnostics import ERROR, OK, WARN, status, stream_status
+
+
+@dataclass(frozen=True)
+class Health:
+    """A snapshot of the node, taken under its lock.
+
+    Attributes:
+        node: Name of the node, which its entries begin with.
+        fault: Why the last transition failed; empty: it did not.
+        running: The node is active.
+        blocked: Why nothing may be commanded until somebody acts; empty: nothing does.
+        hung_s: For how long the inference that was given up has run; 0: none was.
+        failures: Failed inferences in a row.
+        failed: Why the last of them failed.
+        refusals: Refused observations and chunks in a row.
+        refused: Why the last of them was refused.
+        last_ms: How long the last chunk took, by part.
+        counts: What happened since the configuration, by name.
+        stop_latched: Somebody stopped the robot and did not clear it.
+        exception: The latest exception in a callback; empty: none of late.
+        misfits: By topic, who cannot be heard on it or cannot hear it.
+        misfits_matter: One of them could be a stop that is not heard.
+        model: What is loaded; None: nothing is.
+        ages_s: Seconds since each stream was heard, None: never.
+        max_age_s: A stream silent for longer is a fault; None: silence is normal.
+        messages_refused: Messages that were not used, by reason.
+        why_refused: By stream, why its last message was not used; empty: it was.
+        clock: What is wrong with /clock; empty: nothing.
+        chunking: How chunks are joined, and the delay that is counted on.
+        too_long: Why that delay makes the node fall back; empty: it does not.
+        others: Other publishers on the command topics.
+        hold_after: Refusals in a row after which the robot is held.
+    """
+
+    node: str
+    fault: str
+    running: bool
+    blocked: str
+    hung_s: float
+    failures: int
+    failed: str
+    refusals: int
+    refused: str
+    last_ms: Mapping[str, float]
+    counts: Mapping[str, int]
+    stop_latched: bool
+    exception: str
+    misfits: Mapping[str, str]
+    misfits_matter: bool
+    model: Mapping[str, Any] | None = None
+    ages_s: Mapping[str, float | None] = field(default_factory=dict)
+    max_age_s: float | None = None
+    messages_refused: Mapping[str, int] = field(default_factory=dict)
+    why_refused: Mapping[str, str] = field(default_factory=dict)
+    clock: str = ""
+    chunking: Mapping[str, Any] = field(default_factory=dict)
+    too_long: str = ""
+    others: int = 0
+    hold_after: int = 1
+
+
+def entries(health: Health) -> list[DiagnosticStatus]:
+    """Return one entry for each part of the node, the same in number while it is configured."""
+    name = health.node
+    always = [_topics(health), _callbacks(health), _safety(health)]
+    if health.model is None:
+        return [status(f"{name}: model", WARN, health.fault or "not configured"), *always]
+    clock = status(f"{name}: clock", ERROR if health.clock else OK, health.clock or "running")
+    return [
+        status(f"{name}: model", OK, health.fault or "loaded", health.model),
+        *(
+            stream_status(name, stream, age, health.max_age_s, health.why_refused[stream])
+            for stream, age in health.ages_s.items()
+        ),
+        clock,
+        _inference(health),
+        _chunking(health),
+        _output(health),
+        *always,
+    ]
+
+
+def _inference(health: Health) -> DiagnosticStatus:
+    level, text = OK, "active" if health.running else "inactive"
+    if health.failures:
+        level, text = (
+            ERROR,
+            f"failed {health.failures} times in a row, the last with {health.failed}",
+        )
+    if health.hung_s:
+        level, text = ERROR, f"an inference has taken {health.hung_s:.1f} s"
+    split = {f"{key}_ms": value for key, value in health.last_ms.items()}
+    return status(f"{health.node}: inference", level, text, split)
+
+
+def _chunking(health: Health) -> DiagnosticStatus:
+    level, text = OK, str(health.chunking["in_force"])
+    if health.too_long:
+        level, text = WARN, f"{text}, since {health.too_long}"
+    return status(f"{health.node}: chunking", level, text, health.chunking)
+
+
+def _output(health: Health) -> DiagnosticStatus:
+    level, text = (WARN, "somebody else commands too") if health.others else (OK, "alone")
+    if health.refusals:
+        level = ERROR if health.refusals >= health.hold_after else WARN
+        text += f"; {health.refusals} refused in a row, the last for {health.refused}"
+    counts = {f"rejected_{reason}": 0 for reason in REASONS} | dict(health.counts)
+    counts |= {f"messages_{key}": value for key, value in health.messages_refused.items()}
+    counts["refused_in_a_row"] = health.refusals
+    return status(f"{health.node}: output", level, text, counts)
+
+
+def _topics(health: Health) -> DiagnosticStatus:
+    level = OK if not health.misfits else ERROR if health.misfits_matter else WARN
+    text = "; ".join(f"{topic}: {why}" for topic, why in health.misfits.items())
+    return status(f"{health.node}: topics", level, text or "every end fits")
+
+
+def _callbacks(health: Health) -> DiagnosticStatus:
+    level, text = (WARN, health.exception) if health.exception else (OK, "no exception of late")
+    return status(f"{health.node}: callbacks", level, text)
+
+
+def _safety(health: Health) -> DiagnosticStatus:
+    level, text = (ERROR, health.blocked) if health.blocked else (OK, "free to move")
+    latched = {"stop_latched": health.stop_latched}
+    return status(f"{health.node}: safety", level, text, latched)

@@ -1,0 +1,587 @@
+"""The faults of docs/faults.md: the arm is held, nothing bad moves it, and it goes on by itself.
+
+A test brings a fault about, lets one period of the watchdog pass, and looks at the bus: the last
+command is a hold where the robot is. While the fault lasts nothing more may come, which a message
+that the node sends last proves. When it ends the node commands again without a restart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from doubles import CAMERAS, FRAME, JOINTS, SCALE, FakePolicy, chunk_seed, fake_backend
+from rclpy.parameter import Parameter
+from robot import POSITION, SECOND, is_hold
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, String
+from trajectory_msgs.msg import JointTrajectory
+
+from noisegate_ros.control import hold_trajectory
+from noisegate_ros.nodes import messages
+from noisegate_ros.nodes.backend import Backend, torch_backend
+
+DAY = 86_400 * SECOND
+
+
+def after_silence(one, *quiet: str) -> None:
+    """Pass the longest age of a message, while all other streams are heard."""
+    one.steady.ahead += SECOND
+    others = {*CAMERAS, "joint_states"} - set(quiet)
+
+    def fresh() -> bool:
+        ages = one.node._streams.ages_s()
+        return all((ages[name] or 0) < 0.4 for name in others)
+
+    one.ros.spin_until(fresh, "the other streams", each=one.observe)
+
+
+# ---- camera dropout ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", [CAMERAS[:1], CAMERAS], ids=["one", "all"])
+def test_camera_dropout(robot, lost):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.cameras -= set(lost)
+    after_silence(one, *lost)
+    one.watch()
+    count = one.held()
+    one.stays(count)
+    one.diagnosed(lost[0], "silent for")
+    one.cameras |= set(lost)
+    one.goes_on(count)
+
+
+def test_joint_states_dropout(robot):
+    """What was last measured is old: the arm is held where it was told to be, not moved back."""
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.joint_states = False
+    after_silence(one, "joint_states")
+    told = one.settled()[-1]
+    if not is_hold(told):
+        one.watch()
+        told = one.settled()[-2]
+    held = one.settled()[-1]
+    assert is_hold(held)
+    ahead = np.array(held.points[0].positions) - POSITION
+    assert ahead[0] > 0, "the arm was moved back to where it was"
+    assert not ahead[1:8].any()
+    count = len(one.commands)
+    one.stays(count)
+    one.diagnosed("joint_states", "silent for")
+    one.joint_states = True
+    one.goes_on(count)
+
+
+# ---- stale, zero and future stamps ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", ["head_camera", "joint_states"])
+@pytest.mark.parametrize(
+    ("skew_ns", "reason", "text"),
+    [
+        (-5 * SECOND, "stale_stamp", "too old"),
+        (None, "zero_stamp", "is zero"),
+        (60 * SECOND, "future_stamp", "in the future"),
+    ],
+)
+def test_stale_zero_and_future_stamps(robot, stream, skew_ns, reason, text):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.skew_ns[stream] = skew_ns
+    refused = one.node._streams.refused
+    one.ros.spin_until(lambda: refused.get(reason), "a refusal", each=one.observe)
+    after_silence(one, stream)
+    one.watch()
+    where = one.position
+    if stream == "joint_states":  # measured by nobody: where it was told to be
+        where = one.settled()[-1].points[0].positions
+    count = one.held(where)
+    one.stays(count)
+    one.diagnosed(stream, text)
+    del one.skew_ns[stream]
+    one.goes_on(count)
+
+
+# ---- NaN/Inf, limit and jump in a chunk ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (np.nan, "not_finite"),
+        (np.inf, "not_finite"),
+        (-np.inf, "not_finite"),
+        (9.0, "limit"),
+        (0.8, "jump"),
+    ],
+)
+def test_nan_inf_limit_and_jump_in_a_chunk(robot, value, reason):
+    one = robot(execute=1, hold_after=2).activate()
+    one.until_commands(1)
+
+    def spoil(actions):
+        actions[3, 2] = value
+        return actions
+
+    one.policy.edit = spoil
+    one.ros.spin_until(lambda: one.node._state.refusals > 2, "refusals", each=one.observe)
+    count = one.held()
+    for command in one.commands:
+        assert all(abs(point.positions[2]) < 0.1 for point in command.points)
+    one.diagnosed("output", f"the last for {reason}")
+    assert len(one.settled()) == count
+    one.policy.edit = None
+    one.goes_on(count)
+
+
+# ---- inference hang ------------------------------------------------------------------------------
+
+
+def test_inference_hang(robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.policy.entered.clear()
+    one.policy.go.clear()
+    one.ros.spin_until(one.policy.entered.is_set, "an inference", each=one.observe)
+    one.steady.ahead += 11 * SECOND
+    one.ros.spin_until(lambda: not one.node._silent(), "fresh inputs", each=one.observe)
+    one.watch()
+    count = one.held()
+    one.stays(count)
+    one.diagnosed("inference", "an inference has taken 11")
+    assert one.node._counts["hung"] == 1, "it is held once, not again and again"
+    void = one.node._counts["void"]
+    one.policy.go.set()
+    one.goes_on(count)
+    assert one.node._counts["void"] == void + 1, "what came at last is not used"
+    one.diagnosed("inference", "active")
+
+
+# ---- accelerator out of memory -------------------------------------------------------------------
+
+
+def out_of_memory() -> type[Exception]:
+    try:
+        from torch.cuda import OutOfMemoryError
+    except ImportError:
+
+        class OutOfMemoryError(RuntimeError):
+            pass
+
+    return OutOfMemoryError
+
+
+def test_accelerator_out_of_memory(robot):
+    error, policy, freed = out_of_memory(), FakePolicy(), []
+
+    def backend() -> Backend:
+        return Backend(
+            fake_backend(policy)().load, chunk_seed, (error,), lambda: freed.append("cache")
+        )
+
+    one = robot(backend=backend, policy=policy, execute=1).activate()
+    one.until_commands(1)
+
+    def fail(_):
+        raise error("CUDA out of memory. Tried to allocate 20 MiB")
+
+    policy.edit = fail
+    one.ros.spin_until(lambda: freed, "memory given back", each=one.observe)
+    count = one.held()
+    one.stays(count)  # it is not tried again at once, ...
+    one.diagnosed("inference", "OutOfMemoryError: CUDA out of memory")
+    for tries in range(2, 6):  # ... but again and again, more often than another fault would be
+        one.steady.ahead += 2 * SECOND
+        one.ros.spin_until(lambda n=tries: len(freed) == n, "another try", each=one.observe)
+    assert not one.node._state.blocked
+    assert len(one.settled()) == count
+    policy.edit = None
+    one.steady.ahead += 2 * SECOND
+    one.goes_on(count)
+    assert one.node._state.failures == 0
+
+
+def test_the_shipped_backend_knows_its_accelerators_memory_error():
+    torch = pytest.importorskip("torch")
+    backend = torch_backend()
+    assert issubclass(torch.cuda.OutOfMemoryError, backend.out_of_memory)
+    assert issubclass(MemoryError, backend.out_of_memory)
+    assert not issubclass(RuntimeError, backend.out_of_memory)
+    backend.free_memory()  # without an accelerator: nothing, and no error
+
+
+# ---- corrupt model -------------------------------------------------------------------------------
+
+
+def test_corrupt_model(robot, tmp_path):
+    torch = pytest.importorskip("torch")
+    from test_policy_node import real_model
+
+    from noisegate_ros.wam.checkpoint import CONFIG, WEIGHTS, read_tensors, write_tensors
+
+    real_model(tmp_path)
+    weights, config = tmp_path / WEIGHTS, tmp_path / CONFIG
+    sound = {path: path.read_bytes() for path in (weights, config)}
+    one = robot(backend=torch_backend, engine="eager", execute=1)
+
+    def refused() -> str:
+        assert one.node.trigger_configure().name == "FAILURE", one.node.fault
+        assert one.node.lifecycle_state == "unconfigured" and "\n" not in one.node.fault
+        for path, content in sound.items():
+            path.write_bytes(content)
+        return one.node.fault
+
+    weights.write_bytes(sound[weights][:-1000])
+    assert str(weights) in refused()
+    config.write_text("{")
+    assert str(config) in refused()
+    tensors = read_tensors(weights)
+    write_tensors(weights, {k: torch.full_like(v, torch.nan) for k, v in tensors.items()})
+    assert "holds non-finite numbers" in refused()
+    one.diagnosed("model", "holds non-finite numbers")
+    assert not one.commands
+    one.activate()  # the same process
+    one.goes_on(0, since_ns=0)
+
+
+# ---- joints missing or reordered -----------------------------------------------------------------
+
+
+def test_joints_missing(robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.names = JOINTS[1:]
+    after_silence(one, "joint_states")
+    one.watch()
+    count = one.held(one.settled()[-1].points[0].positions)
+    one.stays(count)
+    one.diagnosed("joint_states", "lacks left_panda_joint1")
+    one.names = JOINTS
+    one.goes_on(count)
+
+
+def test_a_joint_that_is_not_finite(robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.position[3] = np.nan
+    after_silence(one, "joint_states")
+    one.watch()
+    count = one.held(one.settled()[-1].points[0].positions)
+    one.stays(count)
+    one.diagnosed("joint_states", "no finite position for left_panda_joint4")
+    one.position = POSITION.copy()
+    one.goes_on(count)
+
+
+def test_joints_reordered(robot):
+    """They go by name: the model sees the same state and the arm moves on."""
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.position = POSITION + 0.001 * np.arange(len(JOINTS)) * (SCALE == 1)
+    one.names = (*reversed(JOINTS),)
+    since = one.now_ns()
+    one.ros.spin_until(
+        lambda: one.node._streams.newest("joint_states").stamp_ns >= since,
+        "the other order",
+        each=one.observe,
+    )
+    one.goes_on(len(one.settled()))
+    assert not one.node._streams.refused
+    assert one.trigger("hold", each=one.observe).success
+    one.held(one.position)  # and where it is held is known by name, too
+
+
+def test_another_publisher_of_some_joints_does_not_disturb(robot):
+    """A gripper that publishes its own joints on the same topic is passed over."""
+    one = robot(execute=1, joint_jump=[9.0] * 16).activate()
+    count = len(one.settled())
+
+    def both():
+        stamp = one.observe()
+        other = JointState(name=["left_panda_finger_joint2"], position=[0.0])
+        other.header.stamp = messages.to_time(stamp)
+        one.states.publish(other)
+
+    refused = one.node._streams.refused
+    one.ros.spin_until(lambda: refused.get("unusable_joints", 0) > 3, "refusals", each=both)
+    one.goes_on(count, each=both, since_ns=0)
+    assert not any(is_hold(command) for command in one.settled())
+
+
+# ---- clock jump or stop --------------------------------------------------------------------------
+
+
+class World:
+    """/clock and a robot that lives by it."""
+
+    def __init__(self, ros, robot, **overrides) -> None:
+        self.now = DAY
+        self.clock = ros.peer.create_publisher(Clock, "/clock", 10)
+        self.one = robot(use_sim_time=True, execute=1, **overrides)
+        self.one.now_ns = lambda: self.now
+        node = self.one.node
+        assert node.trigger_configure().name == "SUCCESS", node.fault
+        ros.spin_until(lambda: not node._silent(), "fresh inputs", each=self.tick)
+        ros.spin_until(self.one.matched, "a matched command topic")
+        assert node.trigger_activate().name == "SUCCESS", node.fault
+        self.one.until_commands(1, each=self.tick)
+
+    def tick(self) -> None:
+        self.now += FRAME
+        self.clock.publish(Clock(clock=messages.to_time(self.now)))
+        self.one.observe(self.now)
+
+
+def test_clock_set_back(ros, robot):
+    world = World(ros, robot)
+    one = world.one
+    one.policy.entered.clear()
+    one.policy.go.clear()
+    ros.spin_until(one.policy.entered.is_set, "an inference", each=world.tick)
+    void = one.node._counts["void"]
+    world.now -= DAY // 2
+    counts = one.node._counts
+    ros.spin_until(lambda: counts["clock_set_back"], "a jump", each=world.tick)
+    count = one.held()
+    assert messages.from_time(one.commands[-1].header.stamp) <= world.now, "in the new time"
+    one.policy.go.set()
+    ros.spin_until(lambda: counts["void"] == void + 1, "a void chunk")
+    stamps = [messages.from_time(command.header.stamp) for command in one.settled()[count:]]
+    assert all(stamp <= world.now for stamp in stamps), "a chunk of the old time was used"
+    one.goes_on(count, each=world.tick)
+    assert abs(messages.from_time(one.commands[-1].header.stamp) - world.now) < SECOND
+
+
+def test_clock_set_forward(robot):
+    """The system's clock; of a simulated one any pace is possible."""
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.policy.entered.clear()
+    one.policy.go.clear()
+    one.ros.spin_until(one.policy.entered.is_set, "an inference", each=one.observe)
+    void = one.node._counts["void"]
+    one.steady.ahead -= 5 * SECOND  # five seconds more passed by the clock than in truth
+    one.watch()
+    count = one.held()
+    assert one.node._counts["clock_set_forward"] == 1
+    one.policy.go.set()
+    one.ros.spin_until(lambda: one.node._counts["void"] == void + 1, "a void chunk")
+    assert len(one.settled()) == count
+    one.goes_on(count)
+
+
+@pytest.mark.parametrize("cameras", ["stop, too", "repeat the last time", "go on by themselves"])
+def test_clock_stop(ros, robot, cameras):
+    world = World(ros, robot)
+    one = world.one
+    each = {
+        "stop, too": lambda: None,
+        "repeat the last time": lambda: one.observe(world.now),
+        "go on by themselves": lambda: one.observe(world.now + 10 * SECOND),
+    }[cameras]
+    one.settled()
+    ros.spin_until(lambda: not one.node._busy, "the running inference's end")
+    one.watch()
+    one.steady.ahead += SECOND
+    for _ in range(20):
+        each()
+        ros.executor.spin_once(timeout_sec=0.002)
+    one.watch()
+    count = one.held(one.settled()[-1].points[0].positions)
+    assert messages.from_time(one.commands[-1].header.stamp) <= world.now
+    one.stays(count, each=each)
+    one.diagnosed("clock", "/clock (stopped for", each=each)
+    one.goes_on(count, each=world.tick)
+    one.diagnosed("clock", "running", each=world.tick)
+
+
+def test_no_clock_no_activation(robot):
+    one = robot(use_sim_time=True)
+    one.node.trigger_configure()
+    one.ros.spin_until(
+        lambda: one.node._silent() == ["/clock (never heard)"], "the inputs", each=one.observe
+    )
+    assert one.node.trigger_activate().name == "FAILURE"
+    assert "/clock (never heard)" in one.node.fault
+
+
+# ---- stop latch ----------------------------------------------------------------------------------
+
+
+def test_stop_latch(ros, robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    stop = ros.peer.create_publisher(Bool, "policy_node/stop", 1)
+    ros.spin_until(lambda: stop.get_subscription_count() == 1, "a listener on stop")
+    stop.publish(Bool(data=True))
+    ros.spin_until(lambda: one.node._stop_latched, "the stop")
+    count = one.held()
+    one.stays(count)
+    one.diagnosed("safety", "stopped: call ~/clear_stop")
+    stop.publish(Bool(data=False))  # letting go is not clearing, nor is a reset, ...
+    assert one.trigger("reset", each=one.observe).success
+    one.stays(count)
+    assert one.trigger("clear_stop", each=one.observe).success  # ... nor is clearing going on
+    one.stays(count)
+    one.node.trigger_deactivate()
+    ros.spin_until(lambda: not one.node._silent(), "fresh inputs", each=one.observe)
+    assert one.node.trigger_activate().name == "SUCCESS"
+    one.goes_on(count)
+
+
+# ---- peer killed and restarted -------------------------------------------------------------------
+
+
+def test_peer_killed_and_restarted(ros, robot, process):
+    """The simulator bridge as a process of its own, ended by SIGKILL."""
+
+    def bridge():
+        return process("run_bridge.py", "--ros-args", "-p", "mode:=realtime")
+
+    first = bridge()
+    one = robot(use_sim_time=True, instruction="", sync_slop_s=0.1, max_age_s=2.0)
+    node, nothing = one.node, lambda: None
+    assert node.trigger_configure().name == "SUCCESS", node.fault
+    ros.spin_until(lambda: not node._silent(), "the bridge's streams")
+    assert node.trigger_activate().name == "SUCCESS", node.fault
+    one.until_commands(1, each=nothing)
+    first.child.kill()
+    first.wait()
+    ros.spin_until(lambda: not node._busy, "the running inference's end")
+    one.steady.ahead += 3 * SECOND
+    one.watch()
+    count = one.held(one.settled()[-1].points[0].positions)
+    one.stays(count, each=nothing)
+    one.diagnosed("head_camera", "silent for", each=nothing)
+    bridge()
+    one.goes_on(count, each=nothing, since_ns=0)
+
+
+# ---- exception in a callback ---------------------------------------------------------------------
+
+
+def test_exception_in_a_callback(robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    push = one.node._streams.push
+
+    def broken(*_):
+        raise ZeroDivisionError("by accident")
+
+    one.node._streams.push = broken
+    one.node._streams.clear()
+    one.ros.spin_until(lambda: one.node._counts["exceptions"], "an exception", each=one.observe)
+    count = one.held(one.settled()[-1].points[0].positions)
+    one.stays(count)
+    one.diagnosed("callbacks", "ZeroDivisionError: by accident")
+    one.node._streams.push = push
+    one.goes_on(count)
+    one.steady.ahead += 11 * SECOND
+    one.diagnosed("callbacks", "no exception of late")
+
+
+def test_an_exception_in_a_service_is_answered(ros, robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    clear = one.node._streams.clear
+
+    def broken(**_):
+        raise ZeroDivisionError("by accident")
+
+    one.node._streams.clear = broken
+    answer = one.trigger("reset")
+    assert not answer.success and "ZeroDivisionError" in answer.message
+    count = one.held()
+    one.node._streams.clear = clear
+    one.goes_on(count)
+
+
+# ---- chunk arriving after a reset ----------------------------------------------------------------
+
+
+def test_chunk_arriving_after_a_reset(robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.policy.entered.clear()
+    one.policy.go.clear()
+    one.ros.spin_until(one.policy.entered.is_set, "an inference", each=one.observe)
+    void = one.node._counts["void"]
+    assert one.trigger("reset").success
+    count = one.held()
+    one.policy.go.set()
+    one.ros.spin_until(lambda: one.node._counts["void"] == void + 1, "a void chunk")
+    assert len(one.settled()) == count, "a chunk from before the reset moved the arm"
+    one.goes_on(count)
+
+
+# ---- a second commander on the topic -------------------------------------------------------------
+
+
+def test_second_commander(ros, robot):
+    one = robot(execute=1).activate()
+    other = ros.peer.create_publisher(JointTrajectory, "joint_trajectory", 1)
+    one.diagnosed("output", "somebody else commands too")  # as soon as it is there
+    count = len(one.settled())
+    one.goes_on(count)  # that alone does not stop the arm
+    foreign = messages.trajectory_message(hold_trajectory(POSITION + 0.1, 1, FRAME, JOINTS))
+    other.publish(foreign)
+    ros.spin_until(lambda: one.node._state.contested, "the other's command", each=one.observe)
+    count = one.held()  # once: the other is not fought
+    one.stays(count)
+    one.diagnosed("safety", "somebody else commands the robot")
+    other.publish(foreign)
+    ros.spin_until(lambda: one.node._counts["foreign_commands"] == 2, "the other's command")
+    assert len(one.settled()) == count + 1  # the other's
+    ros.peer.destroy_publisher(other)
+    one.goes_on(count + 1)
+
+
+def test_a_second_commander_stays_and_a_reset_decides(ros, robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    other = ros.peer.create_publisher(JointTrajectory, "joint_trajectory", 1)
+    ros.spin_until(lambda: other.get_subscription_count() >= 2, "listeners")
+    other.publish(messages.trajectory_message(hold_trajectory(POSITION, 1, FRAME, JOINTS)))
+    ros.spin_until(lambda: one.node._state.contested, "the other's command", each=one.observe)
+    count = one.held()
+    assert one.trigger("reset", each=one.observe).success
+    one.goes_on(count, since_ns=0)
+
+
+# ---- parameters and topics, as far as they are faults --------------------------------------------
+
+
+def test_a_publisher_that_cannot_be_heard_is_named_until_it_is_gone(ros, robot):
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+    one = robot(execute=1).activate()
+    quiet = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = ros.peer.create_publisher(String, "instruction", quiet)
+    one.diagnosed("topics", "/instruction: peer cannot be heard: Best effort publisher")
+    ros.peer.destroy_publisher(publisher)
+    one.diagnosed("topics", "every end fits")
+
+
+def test_a_subscriber_that_cannot_hear_the_commands_is_named(ros, robot):
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+
+    one = robot(execute=1).activate()
+    demanding = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    ros.peer.create_subscription(JointTrajectory, "joint_trajectory", lambda _: None, demanding)
+    one.diagnosed("topics", "/joint_trajectory: peer cannot hear it")
+
+
+def test_a_shorter_age_counts_at_once(robot):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    assert one.node.set_parameters([Parameter("max_age_s", value=60.0)])[0].successful
+    one.cameras.clear()
+    after_silence(one, *CAMERAS)
+    one.watch()
+    assert not is_hold(one.settled()[-1])
+    assert one.node.set_parameters([Parameter("max_age_s", value=0.5)])[0].successful
+    one.watch()
+    one.held()
