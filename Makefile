@@ -9,7 +9,7 @@ ENV := . scripts/env.sh;
 
 TRT_VENV ?= .venv-trt
 
-.PHONY: help setup demo test test-trt check lint format colcon pin tables clean clean-all
+.PHONY: help setup demo test test-trt check coverage lint format colcon pin tables clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ check: setup ## The tests alone; ARGS="-k name" picks some
 
 test-trt: setup ## Convert the denoising step with TensorRT for RTX, without a GPU (95 MB more)
 	@scripts/trt_venv.sh '$(VENV)' '$(TRT_VENV)'
-	@$(ENV) $(TRT_VENV)/bin/python -W ignore test/trt/convert.py $(ARGS)
+	@$(ENV) PYTHONPATH=. $(TRT_VENV)/bin/python -W ignore test/trt/convert.py $(ARGS)
+
+coverage: setup ## Lines and branches of control and nodes that the tests run; at least 95 %
+	@$(ENV) $(PY) scripts/coverage_check.py $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PY) -m ruff check .

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from noisegate_ros.bench.turns import Row, percentiles
 from noisegate_ros.demo.loop import Loop, prepare_environment
 from noisegate_ros.demo.processes import Command, Processes
+from noisegate_ros.engine.store import VARIABLE
 from noisegate_ros.errors import NoiseGateError
 from noisegate_ros.wam.checkpoint import INSTRUCTIONS, read_tensors
 from noisegate_ros.wam.config import WamConfig, load_config
@@ -41,6 +42,9 @@ class NodeRun:
         rate_hz: Frames a second.
         warm_up_s: Time before, from the first trajectory on.
         domain: ROS domain; None picks one.
+        engine: What computes the model.
+        precision: Of it.
+        engines: Folder of compiled parts; None is the engines' own.
     """
 
     model: Path
@@ -49,6 +53,9 @@ class NodeRun:
     rate_hz: float = 30.0
     warm_up_s: float = 3.0
     domain: int | None = None
+    engine: str = "eager"
+    precision: str = "fp32"
+    engines: Path | None = None
 
 
 def commands(run: NodeRun, config: WamConfig, out: Path) -> list[Command]:
@@ -65,6 +72,10 @@ def commands(run: NodeRun, config: WamConfig, out: Path) -> list[Command]:
         model=run.model.resolve(),
         instruction=min(read_tensors(run.model / INSTRUCTIONS)),
         execute=1,
+        engine=run.engine,
+        precision=run.precision,
+        engine_build=False,
+        engine_fallback=False,
         autostart=True,
         joint_lower=[-1e6] * joints,
         joint_upper=[1e6] * joints,
@@ -100,6 +111,8 @@ def measure_node(run: NodeRun, logs: Path, waiting: Callable[[], None] = lambda:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "heard.json"
         environment = prepare_environment(loop)
+        if run.engines is not None:
+            environment[VARIABLE] = str(run.engines.resolve())
         with Processes(commands(run, config, out), logs, environment) as processes:
             end = time.monotonic() + _START_S + run.warm_up_s + run.seconds
             used = {}
@@ -133,6 +146,7 @@ def summary(run: NodeRun, heard: Heard, cpu_s: dict[str, float]) -> Row:
         "name": f"node_overhead_{width}x{height}_{run.rate_hz:g}hz",
         **overhead,
         "kind": "node",
+        "engine": f"{run.engine}_{run.precision}",
         "chunks": len(both),
         "refused": heard.refused,
         "chunks_hz": round(len(both) / run.seconds, 2),

@@ -71,7 +71,7 @@ class Plan:
     schedules: tuple[str, ...] = SCHEDULES
     backends: tuple[str, ...] = tuple(PRECISIONS)
     engines: Path | None = None
-    rounds: int = 60
+    rounds: int = 40
     threads: int = 1
     build: bool = True
     starts: bool = True
@@ -159,7 +159,15 @@ def measure(plan: Plan, listener: Listener, clock: Clock | None = None) -> Resul
     if plan.node:
         listener.say("the node over DDS, between cameras of 640x480 and a listener")
         with tempfile.TemporaryDirectory() as logs:
-            run = NodeRun(plan.model, plan.node, domain=plan.domain)
+            engine, _, precision = fastest(ways).partition("_")
+            run = NodeRun(
+                plan.model,
+                plan.node,
+                domain=plan.domain,
+                engine=engine,
+                precision=precision,
+                engines=plan.engines,
+            )
             rows.append(measure_node(run, Path(logs)))
     for row in rows:
         if "missing" in row:

@@ -16,7 +16,7 @@ from noisegate_ros.bench.chunks import BASELINE, REFERENCE, Way, reference_ways
 from noisegate_ros.bench.turns import Row, percentiles
 from noisegate_ros.engine import EngineRuntime, load_runtime, store
 from noisegate_ros.engine.components import step_name
-from noisegate_ros.engine.graphs import Captured
+from noisegate_ros.engine.graphs import captured
 from noisegate_ros.engine.registry import BACKENDS
 from noisegate_ros.errors import NoiseGateError
 from noisegate_ros.wam.gpn import GatingPolicy
@@ -31,6 +31,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 }
 """What each backend is measured in; eager fp32 is the reference and always there."""
 _PATIENCE_S = 900.0
+_RECOMPILE_LIMIT = 64
 
 
 def open_way(
@@ -91,6 +92,8 @@ def open_ways(
     Returns:
         Ways; one that does not work here has the reason in place of a runtime.
     """
+    # Every precision compiles the same code anew, and dynamo takes the ninth time for a mistake.
+    torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
     ways = reference_ways(model.to(device))
     for name, precisions in PRECISIONS.items():
         for precision in precisions:
@@ -114,7 +117,7 @@ def graphed(ways: Sequence[Way]) -> list[Way]:
         recorded = copy.copy(runtime)
         recorded.name = f"{runtime.name}-graph"
         recorded.parts = dict(runtime.parts)
-        recorded.parts[whole] = Captured(runtime.parts[whole], runtime.device)
+        recorded.parts[whole] = captured(whole, runtime.parts[whole], runtime.device)
         found.append(Way(f"{recorded.name}_{runtime.precision}", recorded))
     return found
 

@@ -2,7 +2,7 @@
 
 All cases take turns in one run, so that what is compared was disturbed alike. `ratio` says how many
 times as fast as its baseline a case is: for backends the model in float32 that computes the
-observation again at every step, for --follow's rows the same chunk computed densely. What does not
+observation again at every step, for `_follow` rows the same chunk computed densely. What does not
 work here is a row with the reason. With --json the rows are kept, with charts beside them.
 """
 
@@ -21,7 +21,7 @@ from noisegate_ros.commands.options import chosen
 from noisegate_ros.errors import InputError, check_name
 
 _QUICK: dict[str, Any] = {"rounds": 8, "steps": [10], "backends": ["eager", "aoti"]}
-_ROUNDS, _NODE_S = 60, 30.0
+_ROUNDS, _NODE_S = 40, 30.0
 _NARROWEST = 110  # columns; a table is of no use without its numbers
 
 

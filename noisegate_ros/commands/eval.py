@@ -38,6 +38,7 @@ _DEFAULTS: dict[str, Any] = {
     "schedule": "auto",
     "first_seed": 100_000,
     "follow": False,
+    "engine": "eager",
 }
 _OF_ONE_POLICY = (
     *_DEFAULTS,
@@ -65,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule", help="how the future is denoised (default: the model's gate, else shared)"
     )
     parser.add_argument("--steps", type=int, help="denoising steps K (default: the model's)")
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="inductor, aoti, tensorrt, onnx_trt, or auto: compiled, in the precision that is the "
+        "device's best (default: eager, in fp32)",
+    )
     parser.add_argument(
         "--follow",
         action=argparse.BooleanOptionalAction,
@@ -115,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         help="evidence file (default: evidence/<policy>_<schedule>[_follow][_<chunking>_<delay>ms]"
-        "[_ros].json)",
+        "[_<engine>_<precision>][_ros].json)",
     )
 
 
@@ -160,12 +167,20 @@ def _one_policy(args: argparse.Namespace) -> int:
                     f"--{name} {value} with --ros: expected 1, the loop is two processes already"
                 )
     delay = _delay(args)
-    setup = Setup(args.policy, folder, args.schedule, args.steps, args.follow, delay)
+    if args.follow and args.policy != "wam":
+        raise InputError(
+            f"--follow with --policy {args.policy}: expected wam, another has no schedule to follow"
+        )
+    engine, precision = _engine(args, folder)
+    setup = Setup(
+        args.policy, folder, args.schedule, args.steps, args.follow, delay, engine, precision
+    )
     if delay is not None or (args.policy == "wam" and args.schedule == AUTO):
         setup = checked(setup, tasks)
     name = f"{args.policy}_{setup.schedule}" if args.policy == "wam" else args.policy
     name += "_follow" if args.follow else ""
     name += "" if setup.delay is None else f"_{setup.delay.chunking}_{setup.delay.ms:g}ms"
+    name += "" if engine == "eager" else f"_{engine}_{precision}"
     name += "_ros" if args.ros else ""
     out = args.out or folder / "evidence" / f"{name}.json"
     seed = training_seed(folder)
@@ -230,6 +245,39 @@ def _delay(args: argparse.Namespace) -> Delay | None:
     if args.ros:
         raise InputError("--delay-ms with --ros: expected one of them, in lock-step nodes wait")
     return Delay(args.delay_ms) if args.chunking is None else Delay(args.delay_ms, args.chunking)
+
+
+def _engine(args: argparse.Namespace, folder: Path) -> tuple[str, str]:
+    """Return what computes the model and in what precision, compiled if it was not.
+
+    Raises:
+        InputError: if there is no such engine, or the policy knows none.
+        EngineError: if it does not work here.
+    """
+    from noisegate_ros.engine import machine
+    from noisegate_ros.engine.load import ENGINES, prepare
+    from noisegate_ros.engine.registry import AUTO, best_device, preferred
+    from noisegate_ros.errors import EngineError
+    from noisegate_ros.wam.checkpoint import CONFIG
+    from noisegate_ros.wam.config import load_config
+
+    engine = check_name("engine", args.engine, ENGINES)
+    if engine == "eager":
+        return engine, "fp32"
+    if args.policy != "wam":
+        raise InputError(f"--engine {engine} with --policy {args.policy}: expected wam")
+    engine = preferred(best_device())[0] if engine == AUTO else engine
+    lack = prepare(
+        folder, schedule=args.schedule, backend=engine, follow=args.follow, say=_to_stderr
+    )
+    if lack:
+        raise EngineError(f"{lack}; or leave --engine out, which is eager")
+    width = load_config(folder / CONFIG).video_width
+    return engine, machine.best_precision(best_device(), width)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _cases(

@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="denoising steps K (default: the model's)")
     parser.add_argument("--threads", type=int, default=1, help="of the model (default: 1)")
     parser.add_argument(
+        "--engine",
+        default="eager",
+        metavar="NAME",
+        help="inductor, aoti, tensorrt, onnx_trt, or auto: compiled (default: eager)",
+    )
+    parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on; there is no password (default: 127.0.0.1)",
@@ -55,13 +61,21 @@ def run(args: argparse.Namespace) -> int:
             f"{error.name} is not installed and `noisegate serve` needs it: "
             "pip install msgpack websockets"
         ) from error
+    from noisegate_ros.engine import load_policy
     from noisegate_ros.paths import shipped
-    from noisegate_ros.wam.policy import Policy
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("noisegate_ros").setLevel(logging.INFO)
     folder = args.model or shipped("models/tiny")
-    policy = Policy.load(folder, schedule=args.schedule, steps=args.steps, threads=args.threads)
+    policy = load_policy(
+        folder,
+        schedule=args.schedule,
+        steps=args.steps,
+        threads=args.threads,
+        backend=args.engine,
+        build=True,
+        say=lambda line: print(f"noisegate: {line}", file=sys.stderr, flush=True),
+    )
     actor = Actor(policy)
     actor.warm_up()
     if policy.config.state == "measured":

@@ -65,6 +65,8 @@ def evaluate_over_ros(
         logs,
         schedule=setup.schedule,
         steps=setup.steps,
+        follow=setup.follow,
+        engine=setup.engine,
         mode="lockstep",
         domain=domain,
     )

@@ -46,6 +46,7 @@ class Loop:
         domain: ROS domain; None picks one.
         bag: MCAP file to record every topic to; None for none.
         engine: what computes the model; eager gives the same episodes as without ROS.
+        follow: whether the model's computation follows the schedule.
     """
 
     task: str
@@ -62,6 +63,7 @@ class Loop:
     domain: int | None = None
     bag: Path | None = None
     engine: str = "eager"
+    follow: bool = False
 
 
 def model_config(folder: Path) -> dict[str, Any]:
@@ -128,6 +130,8 @@ def node_commands(loop: Loop, config: dict[str, Any]) -> list[Command]:
             schedule=loop.schedule,
             engine=loop.engine,
             engine_build=False,  # who wants it compiled does so before, with a longer patience
+            engine_fallback=loop.engine == "auto",
+            follow_gate=loop.follow,
             steps=loop.steps or 0,
             execute=execute,
             mode=loop.mode,

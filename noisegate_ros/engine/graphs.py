@@ -3,7 +3,7 @@
 On small networks launching a kernel costs more than running it; a replay launches all of them at
 once. A graph reads and writes the same memory every time: inputs are copied into its own, except
 those that are still the tensor of the last call (what a chunk computes once is copied once a
-chunk), and what it returns is overwritten by its next replay.
+chunk), and what it computes is overwritten by its next replay.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisegate_ros.engine.components import STEP
 from noisegate_ros.engine.runtime import Part
 
 WARM_UP = 3
+VELOCITIES = 2
+"""The first outputs of a step: the sampler adds them to what it has, and forgets them."""
 
 
 class Captured:
@@ -26,13 +29,15 @@ class Captured:
         part: Computes the same operations at every call, on static shapes, without looking at
             values on the host.
         device: The GPU.
-        kept: Outputs from this one on are copied: somebody keeps them beyond the next call.
+        lent: So many outputs are lent, not copied, and the next call overwrites them. Only for what
+            nobody keeps, and nobody passes on to another captured part as it is: that one would
+            take the same tensor for the same content.
     """
 
-    def __init__(self, part: Part, device: torch.device, kept: int = 2) -> None:
+    def __init__(self, part: Part, device: torch.device, lent: int = 0) -> None:
         self.part = part
         self.device = device
-        self.kept = kept
+        self.lent = lent
         self._graph: Any = None
         self._inputs: list[Tensor] = []
         self._last: list[Tensor] = []
@@ -49,7 +54,7 @@ class Captured:
                 own.copy_(given, non_blocking=True)
                 self._last[index] = given
         self._graph.replay()
-        return [x if i < self.kept else x.clone() for i, x in enumerate(self._outputs)]
+        return [x if i < self.lent else x.clone() for i, x in enumerate(self._outputs)]
 
     def _capture(self, inputs: Sequence[Tensor]) -> None:
         """Run a few times on a stream of its own, then record."""
@@ -64,3 +69,8 @@ class Captured:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, stream=stream):
             self._outputs = list(self.part(*self._inputs))
+
+
+def captured(name: str, part: Part, device: torch.device) -> Captured:
+    """Capture a part of a model by its name; of a step the velocities are lent."""
+    return Captured(part, device, VELOCITIES if name.startswith(STEP) else 0)

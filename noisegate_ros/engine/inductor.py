@@ -54,7 +54,9 @@ class Inductor(InProcess):
         compiled = torch.compile(component.module, options=settings, fullgraph=True)
 
         def part(*inputs: Tensor) -> Any:
-            return compiled(*inputs)
+            # Compiled code is of one kind of tensor: a picture from outside of inference mode, or
+            # a time that is expanded, would compile it a second time, at the first chunk.
+            return compiled(*(_plain(x) for x in inputs))
 
         for grown in (0, 1) if dynamic else (0,):
             inputs = [
@@ -64,6 +66,13 @@ class Inductor(InProcess):
             with torch.inference_mode():
                 part(*inputs)
         return part
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Copy a tensor that is none of inference mode, or is expanded."""
+    if x.is_inference() and 0 not in x.stride():
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _longer(x: Tensor, extra: int, part: str) -> Tensor:  # noqa: ARG001

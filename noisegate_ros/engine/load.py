@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def _load(
     """
     backend = backend_named(name)
     if precision == AUTO:
-        precision = "fp32" if name == "eager" else machine.best_precision(device)
+        precision = (
+            "fp32" if name == "eager" else machine.best_precision(device, model.config.video_width)
+        )
     lack = backend.lack(device, building=False)
     if lack:
         raise EngineError(f"backend {name} is not available, {lack}")
@@ -225,7 +228,9 @@ def ahead_for(
         gate=load_gate(folder, model.config) if has_gate(folder) else None,
         backend=chosen,
         precision=check_precision(
-            machine.best_precision(where) if precision == AUTO else precision
+            machine.best_precision(where, model.config.video_width)
+            if precision == AUTO
+            else precision
         ),
         device=where,
         threads=threads,
@@ -240,6 +245,7 @@ def prepare(
     *,
     schedule: str = AUTO_SCHEDULE,
     backend: str = AUTO,
+    follow: bool = False,
     engines: Path | None = None,
     say: Say = quiet,
 ) -> str:
@@ -249,6 +255,7 @@ def prepare(
         folder: The model folder.
         schedule: With which it will run; one with a gate has that compiled too.
         backend: One of :data:`ENGINES`; what leaves no files needs no preparation.
+        follow: Whether its computation will follow the schedule.
         engines: Folder of the artifacts.
         say: Is told of progress.
 
@@ -273,10 +280,10 @@ def prepare(
             model=model,
             gate=gate_of(chosen, folder),
             backend=other,
-            precision=machine.best_precision(where),
+            precision=machine.best_precision(where, model.config.video_width),
             device=where,
             threads=1,
-            follow=False,
+            follow=follow,
             root=store.default_root() if engines is None else engines,
         )
         try:
@@ -302,21 +309,27 @@ def build_apart(wanted: Wanted, say: Say = quiet) -> None:
     from noisegate_ros.engine.worker import arguments
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        [sys.executable, "-m", "noisegate_ros.engine.worker", *arguments(wanted)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
+    # Errors go to a file: nobody reads them before the end, and a pipe that is full would stop it.
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "noisegate_ros.engine.worker", *arguments(wanted)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
         try:
             for line in process.stdout or ():
                 if line.strip():
                     say(line.strip())
-            said = (process.stderr.read() if process.stderr else "").strip().splitlines()
+            process.wait()
         except BaseException:
             process.terminate()
             raise
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
     if process.returncode:
         raise EngineError(said[-1] if said else f"compiling ended with {process.returncode}")
 

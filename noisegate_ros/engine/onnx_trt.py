@@ -19,7 +19,7 @@ from torch import Tensor
 from noisegate_ros.engine import machine
 from noisegate_ros.engine.backend import Ahead, Settings, check_settings, first_line
 from noisegate_ros.engine.components import Component
-from noisegate_ros.engine.graphs import Captured
+from noisegate_ros.engine.graphs import captured
 from noisegate_ros.engine.runtime import Part
 from noisegate_ros.errors import EngineError
 
@@ -89,7 +89,8 @@ class OnnxTrt(Ahead):
         parts = component["parts"]
         names = [str(row[0]) for row in parts["inputs"]]
         outputs = [str(name) for name in parts["outputs"]]
-        return Captured(Engine(trt, file, names, outputs, device), device)
+        engine = Engine(trt, file, names, outputs, device)
+        return captured(str(parts["component"]), engine, device)
 
 
 def write_onnx(component: Component, exported: Any, file: Path, opset: int) -> None:

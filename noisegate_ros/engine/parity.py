@@ -37,7 +37,7 @@ from noisegate_ros.wam.schedules import make_schedule
 
 BOUNDS = {"fp32": (1e-4, 0.9999), "bf16": (2e-2, 0.999), "fp16": (2e-2, 0.999)}
 """Per precision: largest error of an output, relative to its norm, and least cosine."""
-ACTION_BOUNDS = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
+ACTION_BOUNDS = {"fp32": 1e-3, "bf16": 2e-2, "fp16": 2e-2}
 """Per precision: largest difference of a chunk's actions after K steps, rad (m for grippers)."""
 WARM_UP = 5
 

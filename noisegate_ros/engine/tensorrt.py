@@ -21,7 +21,7 @@ from torch import Tensor
 from noisegate_ros.engine import machine
 from noisegate_ros.engine.backend import Ahead, Settings, check_settings, first_line
 from noisegate_ros.engine.components import Component
-from noisegate_ros.engine.graphs import Captured
+from noisegate_ros.engine.graphs import captured
 from noisegate_ros.engine.runtime import Part
 from noisegate_ros.errors import EngineError
 
@@ -29,7 +29,6 @@ FIXED: Settings = {
     # By default a square attention bias may be replaced by a causal one.
     "attn_bias_is_causal": False,
     "require_full_compilation": True,
-    "min_block_size": 1,
     "truncate_double": False,
     # Its engine cache forgets the arguments of operators and the GPU; ours does not.
     "cache_built_engines": False,
@@ -124,7 +123,7 @@ class TensorRt(Ahead):
         def part(*inputs: Tensor) -> Any:
             return loaded(*inputs)
 
-        return Captured(part, device)
+        return captured(str(component["parts"]["component"]), part, device)
 
 
 def convert(module: Any, exported: Any, inputs: list[Tensor], settings: Settings) -> Any:

@@ -50,6 +50,8 @@ class Arm:
         episodes: Scenes of each task.
         steps: Denoising steps, or None for the model's own.
         follow: Whether the computation follows the schedule.
+        engine: What computes it; anything but eager must have been compiled before.
+        precision: What its steps compute in.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Arm:
     episodes: int
     steps: int | None = None
     follow: bool = False
+    engine: str = "eager"
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def read_spec(path: Path) -> Spec:
                 f"a row of {path}",
                 row,
                 {"name"},
-                {"policy", "schedule", "folders", "steps", "follow"},
+                {"policy", "schedule", "folders", "steps", "follow", "engine", "precision"},
             )
             folders = fields.get("folders", kind.get("folders", ["."]))
             arms.append(
@@ -150,6 +154,8 @@ def read_spec(path: Path) -> Spec:
                     int(kind["episodes"]),
                     fields.get("steps"),
                     bool(fields.get("follow", False)),
+                    str(fields.get("engine", "eager")),
+                    str(fields.get("precision", "fp32")),
                 )
             )
     names = [arm.name for arm in arms]
@@ -256,7 +262,15 @@ class Ablation:
             cases = [(task, self.spec.level, seed) for task in self.tasks for seed in seeds]
             trained: set[int] = set()
             for folder in arm.folders:
-                asked = Setup(arm.policy, folder, arm.schedule, arm.steps, arm.follow)
+                asked = Setup(
+                    arm.policy,
+                    folder,
+                    arm.schedule,
+                    arm.steps,
+                    arm.follow,
+                    engine=arm.engine,
+                    precision=arm.precision,
+                )
                 if asked not in self._checked:
                     self._checked[asked] = checked(asked, self.tasks)
                 setup, seed = self._checked[asked], training_seed(folder)

@@ -62,6 +62,9 @@ class Setup:
         steps: Denoising steps, or None for the model's own.
         follow: Whether the computation follows the schedule (``wam`` only).
         delay: How late an answer comes; None: the world waits for it.
+        engine: What computes it (``wam`` only), see :mod:`noisegate_ros.engine`; anything but
+            eager must have been compiled before, and nothing stands in for it.
+        precision: What its steps compute in; fp32 with eager.
     """
 
     policy: str
@@ -70,6 +73,15 @@ class Setup:
     steps: int | None = None
     follow: bool = False
     delay: Delay | None = None
+    engine: str = "eager"
+    precision: str = "fp32"
+
+    @property
+    def engine_facts(self) -> dict[str, str]:
+        """What evidence says of the engine: nothing where it is the reference."""
+        if self.engine == "eager":
+            return {}
+        return {"engine": self.engine, "precision": self.precision}
 
     def load(self) -> Actor:
         """Load the policy with one thread: evaluation is parallel over scenes, not inside one.
@@ -77,11 +89,24 @@ class Setup:
         Raises:
             InputError: if the policy's name is unknown.
             ModelError: if the folder is not a whole model.
+            EngineError: if it is to run compiled and is not.
         """
         if self.policy == "bc":
             from noisegate_ros.learn.bc import CloningPolicy
 
             return CloningPolicy.load(self.folder, threads=1)
+        if self.policy == "wam" and self.engine != "eager":
+            from noisegate_ros.engine import load_policy
+
+            return load_policy(
+                self.folder,
+                schedule=self.schedule,
+                steps=self.steps,
+                backend=self.engine,
+                precision=self.precision,
+                follow=self.follow,
+                allow_fallback=False,
+            )
         if self.policy == "wam":
             return Policy.load(
                 self.folder,
@@ -236,6 +261,7 @@ def made_from(setup: Setup) -> dict[str, Any]:
         "steps": setup.steps,
         # Journals from before these existed stay good.
         **({"follow": True} if setup.follow else {}),
+        **setup.engine_facts,
         **({} if setup.delay is None else {"delay": asdict(setup.delay)}),
     }
 

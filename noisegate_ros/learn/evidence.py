@@ -104,6 +104,7 @@ def summarise(
                 "steps": setup.steps,
                 "evaluations": max(o.evaluations for o in chosen) or None,
                 **({"follow": True} if setup.follow else {}),
+                **setup.engine_facts,
                 **_delay(setup),
                 "transport": transport,
                 "training_seed": training_seed,

@@ -93,7 +93,8 @@ _RECENT_NS = 10 * NS_PER_S  # for so long an exception is a warning
 BEST_EFFORT = QoSProfile(
     depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
 )
-HEARD_COMMANDS = QoSProfile(
+# Of several publishers on one topic, none may push out what another has just said.
+SHARED = QoSProfile(
     depth=32, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
 )
 RELIABLE = QoSProfile(
@@ -308,7 +309,7 @@ class PolicyNode(CarefulLifecycleNode):
             self._entities.append((self.destroy_lifecycle_publisher, publisher))
             outputs.append((publisher, joints))
             echo = self.create_subscription(
-                JointTrajectory, topic, guarded(self, self._on_command), HEARD_COMMANDS
+                JointTrajectory, topic, guarded(self, self._on_command), SHARED
             )
             self._entities.append((self.destroy_subscription, echo))
         self._imagined = self.create_publisher(Image, "~/imagined", BEST_EFFORT)
@@ -321,9 +322,9 @@ class PolicyNode(CarefulLifecycleNode):
         kind, suffix = Image, "image_raw"
         if self._settings.image_transport == "compressed":
             kind, suffix = CompressedImage, "image_raw/compressed"
-        topics = [(kind, f"{camera}/{suffix}", camera) for camera in self._cameras]
-        for message_type, topic, name in [*topics, (JointState, "joint_states", JOINTS)]:
-            self._listen(message_type, topic, self._storing(name), BEST_EFFORT)
+        for camera in self._cameras:
+            self._listen(kind, f"{camera}/{suffix}", self._storing(camera), BEST_EFFORT)
+        self._listen(JointState, "joint_states", self._storing(JOINTS), SHARED)
         self._listen(String, "instruction", self._on_instruction, RELIABLE)
 
     def _listen(
@@ -473,24 +474,32 @@ class PolicyNode(CarefulLifecycleNode):
     # ---- inference thread --------------------------------------------------------------------
 
     def _infer_forever(self, policy: Any) -> None:
-        me = threading.current_thread()
-        while True:
-            with self._lock:
-                if self._thread is not me:
-                    return
-                job = self._next_job(policy)
-                if job is None:
-                    self._wake.wait(SPIN_S)
-                    continue
-                self._busy, self._busy_since = job, self._steady_ns()
-            try:
-                self._answer(job)
-            except Exception as error:  # noqa: BLE001 - the thread must outlive every fault
-                self._failed(job, error)
-            finally:
+        turn = guarded(self, self._infer_once)  # the thread must outlive every fault
+        while self._thread is threading.current_thread():
+            if not turn(policy):
                 with self._lock:
-                    if self._busy is job:
-                        self._busy, self._given_up = None, False
+                    self._wake.wait(SPIN_S)
+
+    def _infer_once(self, policy: Any) -> bool:
+        """Answer an observation, or wait for one; True, unless it raises."""
+        with self._lock:
+            job = self._next_job(policy)
+            if job is None:
+                self._wake.wait(SPIN_S)
+                return True
+            self._busy, self._busy_since = job, self._steady_ns()
+        no_memory = False
+        try:
+            self._answer(job)
+        except Exception as error:  # noqa: BLE001 - whatever the model raises, the robot is held
+            no_memory = self._failed(job, error)
+        finally:
+            with self._lock:
+                if self._busy is job:
+                    self._busy, self._given_up = None, False
+        if no_memory:  # only now: the exception's traceback kept what did not fit
+            self._backend.free_memory()
+        return True
 
     def _next_job(self, policy: Any) -> Job | None:
         """Return the observation to answer next; called with the lock held."""
@@ -679,12 +688,17 @@ class PolicyNode(CarefulLifecycleNode):
         self._inform(job, diag.WARN, f"refused ({reason})", chunk)
         self.get_logger().warning(f"refused ({reason}): {error}", throttle_duration_sec=1.0)
 
-    def _failed(self, job: Job, error: Exception) -> None:
-        """Hold after an inference that raised; give up after several in a row."""
+    def _failed(self, job: Job, error: Exception) -> bool:
+        """Hold after an inference that raised; give up after several in a row.
+
+        Returns:
+            Whether there was too little memory.
+        """
         self.get_logger().error(f"inference failed:\n{traceback.format_exc()}")
+        no_memory = isinstance(error, self._backend.out_of_memory)
         with self._lock:
             if not self._commit(job):
-                return
+                return no_memory
             self._counts["failed"] += 1
             failures = self._state.failures + 1
             self._hold("inference failed")
@@ -692,7 +706,7 @@ class PolicyNode(CarefulLifecycleNode):
             state.failures, state.failed = failures, f"{type(error).__name__}: {error}"
             if self._lockstep:
                 state.seen_ns -= 1  # the same observation comes again and is tried again
-            if isinstance(error, self._backend.out_of_memory):
+            if no_memory:
                 # Whoever holds the memory may let it go, so try for ever, not at once.
                 self._counts["out_of_memory"] += 1
                 state.retry_at = self._steady_ns() + _RETRY_NS
@@ -701,9 +715,7 @@ class PolicyNode(CarefulLifecycleNode):
                     f"inference failed {failures} times, last with {state.failed}; call ~/reset "
                     "to try again"
                 )
-        if isinstance(error, self._backend.out_of_memory):
-            del error  # its traceback keeps the tensors that did not fit
-            self._backend.free_memory()
+        return no_memory
 
     def _publish(self, trajectory: Trajectory) -> None:
         state = self._state
@@ -783,7 +795,7 @@ class PolicyNode(CarefulLifecycleNode):
         if newest is not None and (self._steady_ns() - newest.arrival_ns <= age * NS_PER_S):
             return messages.joint_positions(newest.message, self._joints), newest.stamp_ns
         assert self._state.commanded is not None
-        return self._state.commanded.at(now_ns, ()), now_ns
+        return self._state.commanded.at(now_ns, ()), now_ns  # what was told, so nothing measured
 
     def _look_at_clock(self) -> None:
         """After a jump of the clock nothing from before it counts; called with the lock held."""
@@ -798,8 +810,9 @@ class PolicyNode(CarefulLifecycleNode):
             state.epoch += 1
             state.answer = None
         elif self._running:
-            if state.commanded is not None:  # asked in the time of before, held in the new one
-                before = state.commanded.at(self._clock_watch.before_ns, ())
+            if state.moving and state.commanded is not None:
+                # Asked in the time of before, held in the new one.
+                before = state.commanded.told(self._clock_watch.before_ns)
                 state.commanded = CommandedState(self._joints)
                 state.commanded.at(0, before)
             self._hold(f"the clock was set {jump}")

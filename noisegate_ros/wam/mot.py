@@ -215,6 +215,7 @@ class Layer(nn.Module):
         times: dict[str, Tensor],
         context: dict[str, tuple[Tensor, Tensor]],
         known: tuple[Tensor, Tensor] | None,
+        given: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
         """Update the groups of tokens.
 
@@ -223,6 +224,8 @@ class Layer(nn.Module):
             times: Time embeddings by group, ``[B, T, Dc]`` with ``T`` frames in the group.
             context: Keys and values of the context by expert.
             known: The observation's keys and values, if they were computed before.
+            given: Which actions take the second of the two times of their group ``[B, H]``; None
+                where they have one time.
 
         Returns:
             The updated groups and the keys and values of every group.
@@ -232,7 +235,10 @@ class Layer(nn.Module):
         gates: dict[str, tuple[Tensor, ...]] = {}
         for name, x in groups.items():
             expert = self.expert(name)
-            shift, scale, *rest = expert.modulation(times[name]).chunk(6, -1)  # once a frame
+            modulation = expert.modulation(times[name])  # once a frame
+            if name == ACTION and given is not None:
+                modulation = torch.where(given[:, :, None], modulation[:, 1:], modulation[:, :1])
+            shift, scale, *rest = modulation.chunk(6, -1)
             queries[name], k, v = expert.queries(x, shift, scale)
             keys[name] = (k, v)
             gates[name] = tuple(rest)
@@ -369,10 +375,10 @@ class Backbone(nn.Module):
             Velocities ``[B, C, F, h, w]`` of the frames that are kept, and ``[B, H, A]``.
         """
         rows, columns = self.config.grid
-        clock = tau[:, None]
+        clock, given = tau[:, None], None
         if prefix is not None:
-            given = torch.arange(self.config.horizon, device=a.device) < prefix[:, None]
-            clock = torch.where(given, torch.zeros_like(clock), clock)  # [B, H]
+            given = torch.arange(self.config.horizon, device=a.device) < prefix[:, None]  # [B, H]
+            clock = torch.cat([clock, torch.zeros_like(clock)], 1)
         kind = self.context_token.dtype
         groups = {ACTION: self.action_in(a.to(kind)) + self.action_step}
         times = {ACTION: self._times(clock)}
@@ -390,7 +396,7 @@ class Backbone(nn.Module):
             times[OBSERVATION] = self._times(torch.zeros_like(tau)[:, None])
         for index, layer in enumerate(self.layers):
             known = prepared.keys[index] if cached else None
-            groups, read = layer(groups, times, prepared.context[index], known)
+            groups, read = layer(groups, times, prepared.context[index], known, given)
             if made is not None and frames:
                 key, value = read[FUTURE]
                 made.append((key.unflatten(2, (frames, -1)), value.unflatten(2, (frames, -1))))

@@ -155,7 +155,13 @@ class Robot:
         """Assert that the node commands again, by itself, from what it sees now."""
         slop_ns = SECOND // 10  # of the stamps of one observation, and in messages under way
         since = self.now_ns() - slop_ns if since_ns is None else since_ns
-        message = self.until_commands(count + 1, each=each)
+
+        def moves() -> list[JointTrajectory]:
+            # A machine that stalls may be held once more before it goes on.
+            return [message for message in self.commands[count:] if not is_hold(message)]
+
+        self.ros.spin_until(moves, "a motion", each=self.observe if each == "observe" else each)
+        message = moves()[0]
         assert len(message.points) > 1 and messages.from_time(message.header.stamp) >= since
         assert all(np.isfinite(point.positions).all() for point in message.points)
         return message

@@ -62,7 +62,7 @@ class Client:
 
     def __init__(self, ros) -> None:
         self.ros = ros
-        self.retry_s = 60.0
+        self.retry_s = 8.0  # an answer may be lost while the two still discover each other
         self.results = ros.collect(String, "sim_bridge/episode", LATCHED)
         self.states = ros.collect(JointState, "joint_states", 1000)
 

@@ -18,7 +18,8 @@ from std_msgs.msg import Bool, String
 from trajectory_msgs.msg import JointTrajectory
 
 from noisegate_ros.control import hold_trajectory
-from noisegate_ros.nodes import messages
+from noisegate_ros.errors import TrajectoryError
+from noisegate_ros.nodes import messages, policy_node
 from noisegate_ros.nodes.backend import Backend, torch_backend
 
 DAY = 86_400 * SECOND
@@ -134,6 +135,21 @@ def test_nan_inf_limit_and_jump_in_a_chunk(robot, value, reason):
     one.diagnosed("output", f"the last for {reason}")
     assert len(one.settled()) == count
     one.policy.edit = None
+    one.goes_on(count)
+
+
+def test_a_chunk_without_a_point_left_is_refused(robot, monkeypatch):
+    one = robot(execute=1, hold_after=2).activate()
+    one.until_commands(1)
+
+    def late(*_, **__):
+        raise TrajectoryError("no point of it is left to execute")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy_node, "plan", late)
+        one.ros.spin_until(lambda: one.node._state.refusals > 2, "refusals", each=one.observe)
+        count = one.held()
+        one.diagnosed("output", "the last for late")
     one.goes_on(count)
 
 
@@ -294,16 +310,17 @@ def test_joints_reordered(robot):
     one.held(one.position)  # and where it is held is known by name, too
 
 
-def test_another_publisher_of_some_joints_does_not_disturb(robot):
+def test_another_publisher_of_some_joints_does_not_disturb(ros, robot):
     """A gripper that publishes its own joints on the same topic is passed over."""
-    one = robot(execute=1, joint_jump=[9.0] * 16).activate()
+    one = robot(execute=1, joint_jump=[9.0] * 16, max_age_s=10.0).activate()
     count = len(one.settled())
+    gripper = ros.peer.create_publisher(JointState, "joint_states", 1)
 
     def both():
         stamp = one.observe()
         other = JointState(name=["left_panda_finger_joint2"], position=[0.0])
         other.header.stamp = messages.to_time(stamp)
-        one.states.publish(other)
+        gripper.publish(other)
 
     refused = one.node._streams.refused
     one.ros.spin_until(lambda: refused.get("unusable_joints", 0) > 3, "refusals", each=both)
@@ -373,6 +390,19 @@ def test_clock_set_forward(robot):
     one.goes_on(count)
 
 
+def test_a_clock_set_forward_before_anything_moves_is_counted_alone(robot):
+    one = robot(instruction="").activate()
+    one.steady.ahead -= 5 * SECOND
+    one.watch()
+    assert one.node._counts["clock_set_forward"] == 1 and not one.settled()
+    one.node.trigger_deactivate()
+    one.steady.ahead -= 5 * SECOND
+    one.ros.spin_until(
+        lambda: one.node._counts["clock_set_forward"] == 2, "a jump", each=one.observe
+    )
+    assert not one.commands
+
+
 @pytest.mark.parametrize("cameras", ["stop, too", "repeat the last time", "go on by themselves"])
 def test_clock_stop(ros, robot, cameras):
     world = World(ros, robot)
@@ -426,7 +456,14 @@ def test_stop_latch(ros, robot):
     one.stays(count)
     assert one.trigger("clear_stop", each=one.observe).success  # ... nor is clearing going on
     one.stays(count)
+    for _ in range(2):  # the second one changes nothing
+        stop.publish(Bool(data=True))
+    ros.spin_until(lambda: one.node._counts["stops"] == 2, "the next stop", each=one.observe)
+    one.stays(count)
     one.node.trigger_deactivate()
+    assert one.node.trigger_activate().name == "FAILURE"
+    assert "the stop is latched" in one.node.fault
+    assert one.trigger("clear_stop").success
     ros.spin_until(lambda: not one.node._silent(), "fresh inputs", each=one.observe)
     assert one.node.trigger_activate().name == "SUCCESS"
     one.goes_on(count)
@@ -481,6 +518,49 @@ def test_exception_in_a_callback(robot):
     one.goes_on(count)
     one.steady.ahead += 11 * SECOND
     one.diagnosed("callbacks", "no exception of late")
+
+
+@pytest.mark.parametrize("kind", ["refused", "raised"])
+def test_what_is_void_counts_neither_as_refused_nor_as_failed(robot, kind):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    one.policy.entered.clear()
+    one.policy.go.clear()
+    one.ros.spin_until(one.policy.entered.is_set, "an inference", each=one.observe)
+    assert one.trigger("reset").success
+
+    def bad(actions):
+        if kind == "raised":
+            raise ZeroDivisionError("by accident")
+        return actions * np.nan
+
+    counts = one.node._counts
+    void, one.policy.edit = counts["void"], bad
+    one.policy.go.set()
+    one.ros.spin_until(lambda: counts["void"] == void + 1, "a void answer")
+    assert not counts["rejected_not_finite"] and not counts["failed"]
+    assert not one.node._state.refusals and not one.node._state.failures
+
+
+@pytest.mark.parametrize("where", ["_next_job", "_failed"])
+def test_the_inference_thread_outlives_an_exception(robot, monkeypatch, where):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    thread = one.node._thread
+
+    def broken(*_):
+        raise ZeroDivisionError("by accident")
+
+    with monkeypatch.context() as patch:
+        one.policy.edit = broken if where == "_failed" else None
+        patch.setattr(one.node, where, broken)
+        counts = one.node._counts
+        one.ros.spin_until(lambda: counts["exceptions"] > 1, "exceptions", each=one.observe)
+        count = one.held()
+        one.diagnosed("callbacks", "ZeroDivisionError: by accident")
+    one.policy.edit = None
+    one.goes_on(count)
+    assert one.node._thread is thread and thread.is_alive()
 
 
 def test_an_exception_in_a_service_is_answered(ros, robot):
@@ -585,3 +665,81 @@ def test_a_shorter_age_counts_at_once(robot):
     assert one.node.set_parameters([Parameter("max_age_s", value=0.5)])[0].successful
     one.watch()
     one.held()
+
+
+# ---- the same in lock-step, where the world stands still until it is answered --------------------
+
+
+def lockstep(robot, **overrides):
+    one = robot(mode="lockstep", **overrides)
+    assert one.node.trigger_configure().name == "SUCCESS", one.node.fault
+    see(one, SECOND)
+    one.ros.spin_until(one.matched, "a matched command topic")
+    assert one.node.trigger_activate().name == "SUCCESS", one.node.fault
+    one.until_commands(1, each=lambda: one.observe(SECOND))
+    return one
+
+
+def see(one, stamp: int) -> None:
+    one.ros.spin_until(lambda: not one.node._silent(), "inputs", each=lambda: one.observe(stamp))
+
+
+def test_lockstep_tries_the_same_observation_again_after_an_exception(robot):
+    one = lockstep(robot)
+    failed = []
+
+    def once(actions):
+        if not failed:
+            failed.append("a kernel was not found")
+            raise RuntimeError(failed[0])
+        return actions
+
+    one.policy.edit = once
+    stamp = SECOND + 8 * FRAME
+    one.ros.spin_until(
+        lambda: (
+            messages.from_time(one.commands[-1].header.stamp) == stamp
+            and len(one.commands[-1].points) > 1
+        ),
+        "the answer",
+        each=lambda: one.observe(stamp),
+    )
+    assert failed and one.node._counts["failed"] == 1 and one.node._state.failures == 0
+
+
+def test_lockstep_stops_too(ros, robot):
+    one = lockstep(robot)
+    stop = ros.peer.create_publisher(Bool, "policy_node/stop", 1)
+    ros.spin_until(lambda: stop.get_subscription_count() == 1, "a listener on stop")
+    stop.publish(Bool(data=True))
+    ros.spin_until(lambda: one.node._stop_latched, "the stop")
+    count = one.held()
+    one.stays(count, each=lambda: one.observe(SECOND + 8 * FRAME))
+
+
+def test_lockstep_goes_on_after_a_clock_that_was_set_back(ros, robot):
+    clock = ros.peer.create_publisher(Clock, "/clock", 10)
+    one = robot(mode="lockstep", use_sim_time=True)
+    now = DAY
+
+    def show():
+        clock.publish(Clock(clock=messages.to_time(now)))
+        one.observe(now)
+
+    one.node.trigger_configure()
+    ros.spin_until(lambda: not one.node._silent(), "inputs", each=show)
+    one.node.trigger_activate()
+    one.until_commands(1, each=show)
+    one.policy.entered.clear()
+    one.policy.go.clear()
+    now += 8 * FRAME
+    ros.spin_until(one.policy.entered.is_set, "an inference", each=show)
+    now = SECOND
+    counts = one.node._counts
+    ros.spin_until(lambda: counts["clock_set_back"] == 1, "a jump", each=show)
+    one.policy.go.set()
+    ros.spin_until(
+        lambda: messages.from_time(one.commands[-1].header.stamp) == SECOND, "an answer", each=show
+    )
+    stamps = [messages.from_time(command.header.stamp) for command in one.settled()]
+    assert counts["void"] == 1 and set(stamps) == {DAY, SECOND}

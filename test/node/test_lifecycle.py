@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from pathlib import Path
 
 import pytest
-from doubles import FakePolicy, chunk_seed, fake_backend
+from diagnostic_msgs.msg import DiagnosticStatus
+from doubles import CAMERAS, JOINTS, FakePolicy, chunk_seed, fake_backend
 from rclpy.parameter import Parameter
 from robot import SECOND, is_hold
 from trajectory_msgs.msg import JointTrajectory
@@ -122,6 +124,21 @@ def test_what_is_raised_in_time_is_raised_here(robot):
     assert not one.node.abandoned
 
 
+def test_controllers_are_known_again_when_configured_again(robot):
+    overrides = {"arm.joints": list(JOINTS)}
+    one = robot(controllers=["arm"], **overrides)
+    for _ in range(2):
+        assert one.node.trigger_configure().name == "SUCCESS", one.node.fault
+        (publisher, joints), *others = one.node._outputs
+        assert publisher.topic_name == "/arm/joint_trajectory" and joints == JOINTS and not others
+        change = Parameter("arm.joints", value=list(JOINTS[:2]))
+        assert "is in use" in one.node.set_parameters([change])[0].reason
+        assert one.node.trigger_cleanup().name == "SUCCESS"
+    assert one.node.set_parameters([change])[0].successful
+    assert one.node.trigger_configure().name == "FAILURE"
+    assert "belong to no controller" in one.node.fault
+
+
 # ---- activate ------------------------------------------------------------------------------------
 
 
@@ -233,6 +250,37 @@ def test_hold_and_reset_need_a_node_that_can(robot):
     answer = one.trigger("hold")
     assert not answer.success and answer.message == "not active"
     assert one.trigger("clear_stop").success
+
+
+def test_a_change_of_level_is_reported_at_once_and_no_change_is_not(robot, monkeypatch):
+    one = robot(execute=1).activate()
+    one.until_commands(1)
+    reports: list = []
+    monkeypatch.setattr(one.node._reports, "publish", reports.append)
+    one.watch()
+    count = len(reports)
+    one.watch()
+    assert len(reports) == count
+    one.steady.ahead += SECOND  # all streams are silent
+    one.watch()
+    assert len(reports) == count + 1
+    levels = {status.name.split(": ")[1]: status.level for status in reports[-1].status}
+    silent = {name for name, level in levels.items() if level == DiagnosticStatus.ERROR}
+    assert silent == {"head_camera", "left_camera", "right_camera", "joint_states"}
+    one.node._report()  # what the timer of one second calls
+    assert len(reports) == count + 2
+
+
+def test_the_entries_are_those_of_the_documentation(robot):
+    one = robot()
+    text = (Path(__file__).parents[2] / "docs" / "nodes.md").read_text()
+    _, _, text = text.partition("`/diagnostics` has the entries ")
+    named = set(re.findall(r"`([a-z_]+)`", text.partition("\n\n")[0]))
+    found = {status.name.split(": ")[1] for status in one.node._diagnose().status}
+    assert found == {"model", "topics", "callbacks", "safety"}
+    assert one.node.trigger_configure().name == "SUCCESS"
+    found = {status.name.split(": ")[1] for status in one.node._diagnose().status}
+    assert found - {*CAMERAS} == named
 
 
 # ---- as a process --------------------------------------------------------------------------------

@@ -124,3 +124,11 @@ def test_a_zero_stamp_means_now_and_nonsense_is_refused():
     message.points[0].positions = [1.0, 2.0]
     with pytest.raises(TrajectoryError, match="2 positions and 0 velocities: expected 1"):
         messages.trajectory_from_message(message, 7)
+
+
+def test_an_encoding_that_is_no_colour_of_eight_bits_is_refused():
+    pytest.importorskip("cv_bridge")
+    message = Image(height=2, width=3, encoding="32FC1", step=12)
+    message.data.frombytes(np.zeros((2, 3), np.float32).tobytes())
+    with pytest.raises(InputError, match="'32FC1'"):
+        messages.image_array(message)

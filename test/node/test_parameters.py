@@ -116,3 +116,13 @@ def test_only_what_is_meant_to_can_change_while_running(ros):
     assert [result.successful for result in results] == [True, False]
     with pytest.raises(InputError, match="cameras"):
         PolicyParameters(model="m", cameras=("a", "a")).validate()
+
+
+def test_a_value_that_is_none_is_named(domain):
+    rclpy.init(domain_id=domain)
+    node = Node("n", parameter_overrides=[Parameter("seed", Parameter.Type.NOT_SET)])
+    declare(node, PolicyParameters)
+    with pytest.raises(InputError, match="'seed' has no value: expected an integer from 0 to"):
+        read(node, PolicyParameters)
+    node.destroy_node()
+    rclpy.try_shutdown()

@@ -134,6 +134,26 @@ def test_the_models_gate_runs_by_default_and_is_named(ros, robot, tmp_path):
     assert (values["engine"], values["precision"], values["fallback"]) == ("eager", "fp32", "")
 
 
+def test_an_engine_that_is_not_there(ros, robot, tmp_path, monkeypatch):
+    real_model(tmp_path)
+    monkeypatch.setenv("NOISEGATE_ENGINES", str(tmp_path / "engines"))
+    reports = ros.collect(DiagnosticArray, "/diagnostics")
+    options = {"engine": "aoti", "engine_build": False, "execute": 1}
+    strict = robot(backend=torch_backend, engine_fallback=False, **options)
+    assert strict.node.trigger_configure().name == "FAILURE"
+    assert "engine of context for aoti" in strict.node.fault
+    one = robot(backend=torch_backend, **options).activate()
+
+    def models():
+        return [s for r in reports for s in r.status if s.name.endswith("model") and s.values]
+
+    ros.spin_until(models, "a report on the model", each=one.observe)
+    values = values_of(models()[0])
+    assert (values["engine"], values["precision"]) == ("eager", "fp32")
+    assert "engine of context for aoti" in values["fallback"]
+    assert not (tmp_path / "engines").exists()  # nothing was compiled
+
+
 def values_of(status):
     return {item.key: item.value for item in status.values}
 
@@ -143,9 +163,7 @@ def test_the_real_policy_shows_its_gates_and_what_it_imagines(ros, robot, tmp_pa
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     gates = ros.collect(Image, "policy_node/gates", best_effort)
     imagined = ros.collect(Image, "policy_node/imagined", best_effort)
-    one = robot(
-        backend=torch_backend, engine="eager", execute=1, schedule="near_first"
-    ).activate()
+    one = robot(backend=torch_backend, engine="eager", execute=1, schedule="near_first").activate()
     ros.spin_until(lambda: gates and imagined, "pictures", each=one.observe)
     assert one.commands and len(one.commands[0].points) > 1
     future = messages.image_array(imagined[0])

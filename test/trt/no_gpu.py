@@ -52,6 +52,9 @@ class Plan(torch.nn.Module):
         super().__init__()
         self.plan = serialized_engine
 
+    def set_output_tensors_as_unowned(self, _: bool) -> None:
+        """It has none."""
+
 
 class _Runtime:
     """TensorRT's runtime, which cannot even read an engine without a device."""

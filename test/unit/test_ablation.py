@@ -113,6 +113,38 @@ def test_rows_are_measured_with_every_training_seed(spec: Path) -> None:
         assert row["successful_seeds"] == right and row["successes"] == len(right)
 
 
+def test_a_row_whose_computation_follows_is_another_row(spec: Path) -> None:
+    rows = [{"name": "masked"}, {"name": "followed", "schedule": "masked", "follow": True}]
+    groups = [{"episodes": 2, "folders": ["one"], "rows": rows}]
+    spec.write_text(json.dumps({"level": "demo_clean", "groups": groups}))
+    assert [arm.follow for arm in read_spec(spec).arms] == [False, True]
+    found = {row["name"]: row.get("follow", False) for row in measured(spec)["rows"]}
+    assert found == {"masked": False, "followed": True}
+
+
+def test_a_row_may_be_computed_by_an_engine(spec: Path) -> None:
+    rows = [{"name": "shared"}, {"name": "aoti", "schedule": "shared", "engine": "aoti"}]
+    rows[1]["precision"] = "bf16"
+    groups = [{"episodes": 2, "folders": ["one"], "rows": rows}]
+    spec.write_text(json.dumps({"level": "demo_clean", "groups": groups}))
+    found = {r["name"]: (r.get("engine"), r.get("precision")) for r in measured(spec)["rows"]}
+    assert found == {"shared": (None, None), "aoti": ("aoti", "bf16")}
+
+
+def test_the_shipped_specs_can_be_read() -> None:
+    folder = Path(__file__).resolve().parents[2] / "models" / "tiny"
+    spec = read_spec(folder / "follow.json")
+    assert dict(spec.compare) == {
+        f"{name}_follow": name for name in ("masked", "near_first", "clean_first")
+    }
+    follow = {arm.name: (arm.schedule, arm.follow) for arm in spec.arms}
+    assert all(follow[a] == (b, True) and follow[b] == (b, False) for a, b in spec.compare)
+    engines = read_spec(folder / "engines.json")
+    assert engines.compare == (("aoti_bf16", "eager_fp32"),)
+    kinds = {arm.name: (arm.schedule, f"{arm.engine}_{arm.precision}") for arm in engines.arms}
+    assert kinds == {name: ("shared", name) for name in ("aoti_bf16", "eager_fp32")}
+
+
 def test_the_best_candidate_is_chosen_on_other_scenes(spec: Path) -> None:
     content = measured(spec)
     assert content["choice"]["chosen"] == "far_first", "near first is better in the table only"

@@ -252,6 +252,7 @@ def test_the_three_processes_are_told_what_they_need(folder, tmp_path):
     assert set(found) == {"listener", "cameras", "policy_node"}
     words = found["policy_node"]
     assert "execute:=1" in words and "joint_upper:=[1000000.0, 1000000.0, 1000000.0]" in words
+    assert "engine_build:=false" in words and "engine_fallback:=false" in words
     assert "instruction:='ring the bell'" in words, "or the node would wait for one"
     assert found["cameras"][-5:] == ["--size", "640", "480", "--rate", "30.0"]
 

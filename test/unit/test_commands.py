@@ -147,6 +147,7 @@ def test_a_gate_is_trained_resumed_and_used(
         (["eval", "--schedule", "sideways"], "unknown schedule 'sideways'"),
         (["eval", "--episodes", "0"], "--episodes is 0"),
         (["eval", "--model", "/nowhere"], "/nowhere"),
+        (["eval", "--policy", "bc", "--follow"], "--follow with --policy bc: expected wam"),
         (["gate", "--model", "/nowhere"], "/nowhere"),
         (["gate", "--tasks", "juggle"], "unknown task 'juggle'"),
         (["gate", "--iterations", "0"], "--iterations is 0"),

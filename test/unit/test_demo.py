@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 
+from noisegate_ros.commands import demo as demo_command
 from noisegate_ros.demo.loop import model_config, node_commands, prepare_environment
 from noisegate_ros.demo.page import Clip, render
 from noisegate_ros.demo.processes import Command, Processes, last_words
@@ -133,6 +134,18 @@ def test_page_holds_everything_and_loads_nothing(tmp_path):
     without_data = re.sub(r"base64,[A-Za-z0-9+/=]*", "", html)
     assert not re.search(r"https?://|//cdn|@import|url\(|<script|<link", without_data)
     assert "prefers-color-scheme: dark" in html and "width=device-width" in html
+
+
+def test_page_and_terminal_show_p50_and_p95_of_a_chunk(tmp_path):
+    made = [clips(tmp_path)[0]]
+    slow = replace(made[0].record, chunk_ms=(10.0,) * 9 + (50.0,))
+    rows = table([slow])
+    html = render([replace(made[0], record=slow)], rows, {}, [])
+    assert "<th>chunk p50</th><th>chunk p95</th>" in html
+    assert "<td>10 ms</td><td>32 ms</td>" in html
+    shown = demo_command._table(rows)
+    cells = {str(column.header): list(column.cells) for column in shown.columns}
+    assert cells["chunk p50"] == ["10 ms"] and cells["chunk p95"] == ["32 ms"]
 
 
 def test_table():

@@ -230,14 +230,17 @@ def test_a_journal_is_of_one_model_schedule_and_block(
     cases = [("click_bell", "demo_clean", 100_000 + i) for i in range(4)]
     journal = Journal(tmp_path / "j")
 
-    def ran(schedule: str = "shared", block: int = 2, steps: int | None = None) -> int:
+    def ran(
+        schedule: str = "shared", block: int = 2, steps: int | None = None, follow: bool = False
+    ) -> int:
         instant.clear()
-        setup = Setup("wam", tmp_path, schedule, steps)
+        setup = Setup("wam", tmp_path, schedule, steps, follow)
         run_blocks(blocks_of(setup, cases, block), 1, journal=journal)
         return len(instant)
 
     assert ran() == 4 and ran() == 0
     assert ran(schedule="masked") == 4 and ran(steps=3) == 4 and ran(block=4) == 4
+    assert ran(follow=True) == 4, "a frame that is left out may change what comes"
     assert ran(schedule="gpn") == 4
     (tmp_path / "gate.safetensors").write_text("trained")
     assert ran(schedule="gpn") == 4 and ran() == 0, "only a gate's schedule depends on the gate"
