@@ -11,10 +11,10 @@ the next one, ``.`` the robot standing still:
 
 What is left out of a chunk is what the robot has really moved on since the observation, never more:
 a robot that stood still while it waited (at the beginning, or because the last chunk had come to
-its end) begins at the chunk's beginning, however long that took. ``min(delay, steps executed)``
-says the same in steps. Here it is said once, as the chunk's origin: its action ``k`` is due
-``(k + 1) * dt`` after it, and it is the observation's stamp, put off by the time of standing still
-that the model was not told about.
+its end) begins at the chunk's beginning, unless the answer took longer than a chunk lasts.
+``min(delay, steps executed)`` says the same in steps. Here it is said once, as the chunk's origin:
+its action ``k`` is due ``(k + 1) * dt`` after it, and it is the observation's stamp, put off by the
+time of standing still that the model was not told about.
 
 No clock and no threads: whoever asks passes stamps and delays.
 """
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from noisegate_ros.control.commanded import CommandedState
 from noisegate_ros.control.delay import steps_of
-from noisegate_ros.errors import InputError, check_name
+from noisegate_ros.errors import InputError, TrajectoryError, check_name
 
 MODES = ("sync", "async", "prefix")
 AUTO = "auto"
@@ -199,7 +199,18 @@ class Stitcher:
         return Question(mode, stamp_ns, np.stack(given) if given else None)
 
     def origin_ns(self, question: Question, now_ns: int) -> int:
-        """Return the time from which the actions of an answer that comes now count."""
+        """Return the time from which the actions of an answer that comes now count.
+
+        Raises:
+            TrajectoryError: if the answer took longer than a chunk lasts. A robot that stood still
+                could begin it even then, but what it was made from is too long ago.
+        """
+        age_ns, span_ns = now_ns - question.stamp_ns, self.chunking.horizon * self.chunking.dt_ns
+        if age_ns >= span_ns:
+            raise TrajectoryError(
+                f"the chunk answers what was seen {age_ns / _MS:.0f} ms ago: expected less than "
+                f"the {span_ns / _MS:.0f} ms that it lasts"
+            )
         told_ns = question.stamp_ns + question.given * self.chunking.dt_ns
         still_ns = now_ns - max(self.commanded.rest_ns, told_ns)
         return question.stamp_ns + max(0, still_ns)

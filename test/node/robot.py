@@ -157,12 +157,13 @@ class Robot:
         since = self.now_ns() - slop_ns if since_ns is None else since_ns
 
         def moves() -> list[JointTrajectory]:
-            # A machine that stalls may be held once more before it goes on.
-            return [message for message in self.commands[count:] if not is_hold(message)]
+            # A machine that stalls may be held once more before it goes on, and be so late that
+            # one point of a chunk is left.
+            return [message for message in self.commands[count:] if len(message.points) > 1]
 
         self.ros.spin_until(moves, "a motion", each=self.observe if each == "observe" else each)
         message = moves()[0]
-        assert len(message.points) > 1 and messages.from_time(message.header.stamp) >= since
+        assert messages.from_time(message.header.stamp) >= since
         assert all(np.isfinite(point.positions).all() for point in message.points)
         return message
 

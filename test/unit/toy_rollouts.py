@@ -67,7 +67,7 @@ class Toy:
             schedule = GateSchedule(gate, mode="sample", eps=eps, trace=trace)
         with torch.no_grad():
             end = sample(
-                lambda v, a, t, tau: (v, a),
+                lambda v, a, *_: (v, a),
                 v0,
                 v,
                 torch.zeros(members, 1, 1),
