@@ -56,7 +56,7 @@ def reading(backbone: Backbone) -> Iterator[list[Reading]]:
     layers: list[tuple[Tensor, Tensor]] = []
 
     def read(layer: Layer, given: tuple[Any, ...], result: tuple[Any, ...]) -> None:
-        groups, times, _, _ = given
+        groups, times = given[:2]  # actions of a probe are never given, so they have one time
         if ACTION not in groups:
             return  # the observation alone, before the first step
         keys: Mapping[str, tuple[Tensor, Tensor]] = result[1]
