@@ -510,6 +510,10 @@ class PolicyNode(CarefulLifecycleNode):
             return None
         if self._steady_ns() < state.retry_at:
             return None
+        stopped = "" if self._lockstep else self._clock_silent()
+        if stopped:  # observations may still arrive, but not what tells their age
+            self._wait_for(stopped)
+            return None
         slop = 0 if self._lockstep else int(self._settings.sync_slop_s * NS_PER_S)
         age = None if self._lockstep else int(self._settings.max_age_s * NS_PER_S)
         observation = self._streams.newest_set(slop, age)
