@@ -510,7 +510,7 @@ class PolicyNode(CarefulLifecycleNode):
             return None
         if self._steady_ns() < state.retry_at:
             return None
-        stopped = "" if self._lockstep else self._clock_silent()
+        stopped = self._clock_silent()
         if stopped:  # observations may still arrive, but not what tells their age
             self._wait_for(stopped)
             return None
@@ -915,7 +915,7 @@ class PolicyNode(CarefulLifecycleNode):
                     max_age_s=None if self._lockstep else self._settings.max_age_s,
                     messages_refused=dict(self._streams.refused),
                     why_refused={name: self._streams.why(name) for name in names},
-                    clock="" if self._lockstep else self._clock_silent(),
+                    clock=self._clock_silent(),
                     chunking=self._chunking_facts(),
                     too_long=self._chunking.too_long(self._delay_ns()),
                     others=self._others(),
@@ -939,6 +939,9 @@ class PolicyNode(CarefulLifecycleNode):
         return facts
 
     def _clock_silent(self) -> str:
+        """Return what is wrong with /clock; in lock-step it may stand still for any time."""
+        if self._lockstep:
+            return ""
         assert self._clock_watch is not None
         return self._clock_watch.silent(self._settings.max_age_s)
 
