@@ -54,7 +54,7 @@ setup(
     extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [
-            "noisegate = noisegate_ros.cli:main",
+            "noisegate = noisegate_ros.cli:program",
             "policy_node = noisegate_ros.nodes.policy_node:main",
             "replay = noisegate_ros.nodes.replay:main",
             "sim_bridge = noisegate_ros.nodes.sim_bridge:main",

@@ -118,5 +118,15 @@ def _overview(known: dict[str, str]) -> str:
     )
 
 
+def program() -> NoReturn:
+    """Run the process' own command and end the process: what ``noisegate`` calls."""
+    code = main()
+    if "LOCAL_RANK" in os.environ:  # one of several training processes
+        from noisegate_ros.learn.parallel import leave
+
+        leave(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

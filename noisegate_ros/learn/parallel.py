@@ -13,9 +13,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -113,12 +114,14 @@ def launch(program: Sequence[str], count: int) -> int:
     options = ["--multi_gpu", "--num_processes", str(count), "--num_machines", "1"]
     options += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the trainer has its own
     options += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
+    arguments = parser().parse_args([*options, *program])
+    arguments.standalone = True  # binds a free port itself; one looked up may be taken soon
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_S))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warns of weights that are always used
     handlers = {number: signal.getsignal(number) for number in _PASSED_ON}
     logging.disable(logging.ERROR)  # the processes speak for themselves
     try:
-        start(parser().parse_args([*options, *program]))
+        start(arguments)
     except SignalException:
         return _INTERRUPTED
     except ChildFailedError as error:
@@ -134,6 +137,21 @@ def launch(program: Sequence[str], count: int) -> int:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End one of several processes, without the interpreter's own end.
+
+    A thread of gloo's may still be letting go of the last tensors, and one that does so while the
+    interpreter ends aborts the process, whose work is done and whose exit code is then lost.
+
+    Args:
+        code: The exit code.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _accelerate_launch() -> tuple[Callable[..., Any], Callable[..., Any]]:

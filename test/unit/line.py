@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from noisegate_ros.learn.parallel import Ranks
+from noisegate_ros.learn.parallel import Ranks, leave
 from noisegate_ros.learn.trainer import Randomness, Trainer, TrainSettings
 
 SETTINGS = TrainSettings(
@@ -87,4 +87,4 @@ def main(root: Path, end: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    leave(main(Path(sys.argv[1]), sys.argv[2]))

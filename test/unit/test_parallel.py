@@ -11,7 +11,7 @@ import line
 import pytest
 import torch
 
-from noisegate_ros.cli import main
+from noisegate_ros.cli import main, program
 from noisegate_ros.errors import InputError, NoiseGateError
 from noisegate_ros.learn import parallel
 from noisegate_ros.learn.trainer import STATE
@@ -50,6 +50,27 @@ def test_two_processes_are_one_run_with_both_batches_however_it_ends(
     assert alone.run()
     for name, parameter in zip(alone.names, alone.parameters, strict=True):
         torch.testing.assert_close(states[0][f"model.{name}"], parameter)
+
+
+def test_one_of_several_processes_ends_without_the_interpreters_own_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise SystemExit(99)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(sys, "argv", ["noisegate", "no-such-command"])
+    with pytest.raises(SystemExit, match="2"):
+        program()
+    assert not codes, "alone, it ends as any program"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit, match="99"):
+        program()
+    assert codes == [2]
+    assert capfd.readouterr().err.count("unknown command 'no-such-command'") == 2
 
 
 def test_too_many_processes_or_none_to_launch_them(monkeypatch: pytest.MonkeyPatch) -> None:
