@@ -4,12 +4,13 @@ With ``follow`` the computation follows the schedule. A step's next times are kn
 velocities, so of every future frame it is known what it needs::
 
     frame                              what is computed
-    stays at pure noise (t = 1)        nothing: it is left out, if the model was trained so
+    stays noise (t above HELD)         nothing: it is left out, if the model was trained so
     moves                              everything
     clean (t = 0), for the first time  everything; its keys and values are kept
     clean, for longer                  nothing: the others go on reading what was kept
 
-Leaving a frame out is what a droppable model has learned to do without. Keeping a clean frame's
+Leaving a frame out is what a droppable model has learned to do without. A gate's rates are never
+quite 0, so the frames that it holds are those it leaves above `HELD`. Keeping a clean frame's
 keys is exact where all frames are clean (they read neither actions nor the actions' time), and
 else an approximation: they would still have followed the frames that move.
 """
@@ -25,6 +26,9 @@ from torch import Tensor
 from noisegate_ros.wam.config import WamConfig
 from noisegate_ros.wam.mot import Keys, Prepared
 from noisegate_ros.wam.runtime import Runtime
+
+HELD = 0.99
+"""Time above which a frame counts as pure noise: under a hundredth of it is anything else."""
 
 
 class Denoiser:
@@ -75,7 +79,7 @@ class Denoiser:
         if not self.follow:
             self.computed.append(len(frames))
             return self.runtime.step(self._prepared, v, a, t, tau, self.prefix)
-        idle = ((t == 1) & (t_next == 1)).all(0).tolist()
+        idle = (t_next > HELD).all(0).tolist()  # times never grow, so it was above before
         clean = (t == 0).all(0).tolist()
         left_out = [f for f in frames if idle[f] and self.config.droppable]
         kept = [f for f in frames if f not in left_out and f not in self._clean]

@@ -7,7 +7,7 @@ import torch
 from small_model import small_gate, small_model, small_observation
 from torch import Tensor
 
-from noisegate_ros.wam.denoiser import Denoiser
+from noisegate_ros.wam.denoiser import HELD, Denoiser
 from noisegate_ros.wam.flow import clock
 from noisegate_ros.wam.model import WorldActionModel
 from noisegate_ros.wam.runtime import EagerRuntime
@@ -92,20 +92,48 @@ def test_a_clean_frame_is_read_from_what_was_kept_while_the_other_moves() -> Non
     assert not torch.equal(sparse.a, dense.a)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_gates_frames_are_left_out_only_where_the_whole_batch_agrees(batch: int) -> None:
-    model = small_model()
-    schedule = GateSchedule(small_gate(3), mode="sample")
-    sparse, denoiser = run(model, schedule, follow=True, batch=batch)
-    idle = ((sparse.times[:, :-1] == 0).all(0)).sum(1)  # frames clean before each step
-    expected = []
-    kept: set[int] = set()
-    for k in range(STEPS):
-        clean = {f for f in range(2) if bool((sparse.times[:, k, f] == 0).all())}
-        expected.append(2 - len(kept))
-        kept |= clean
-    assert denoiser.computed == expected
-    assert len(idle) == STEPS
+def decided(*u: list[float]) -> GateSchedule:
+    """A gate that decides ``u`` for the frames of every sample, whatever it sees."""
+    return GateSchedule(small_gate(3), compute=lambda v, v0, t: torch.tensor(u))
+
+
+FAST, AS_ALL, HOLD = 30.0, 0.0, -30.0
+
+
+def test_a_frame_that_the_gate_finishes_early_is_kept_from_then_on() -> None:
+    sparse, denoiser = run(small_model(), decided([FAST, AS_ALL]), follow=True, batch=1)
+    early = int((sparse.times[0, :, 0] == 0).nonzero()[0])
+    assert 0 < early < STEPS - 1 and sparse.times[0, STEPS - 1, 1] > 0
+    # Computed once more when it is clean, for its keys.
+    assert denoiser.computed == [2] * (early + 1) + [1] * (STEPS - early - 1)
+
+
+def test_a_frame_is_kept_only_where_the_whole_batch_agrees() -> None:
+    sparse, denoiser = run(
+        small_model(), decided([FAST, AS_ALL], [AS_ALL, AS_ALL]), follow=True, batch=2
+    )
+    assert (sparse.times[0, :STEPS, 0] == 0).any() and (sparse.times[1, :STEPS, 0] > 0).all()
+    assert denoiser.computed == [2] * STEPS
+
+
+@pytest.mark.parametrize("hold", [HOLD, -7.0])  # a rate of 0 to the last bit, and of 0.002
+def test_a_frame_that_the_gate_holds_is_left_out_of_a_model_that_knows_it(hold: float) -> None:
+    schedule = decided([hold, AS_ALL])
+    sparse, denoiser = run(small_model(droppable=True), schedule, follow=True, batch=1)
+    assert sparse.times[0, -1, 0] > HELD
+    assert (sparse.times[0, -1, 0] < 1) == (hold != HOLD)
+    assert denoiser.computed == [1] * STEPS
+    noise = chunk_noise(small_model().config, 0)[0]
+    assert torch.equal(sparse.v[0, :, 0], noise[:, 0]), "nothing has moved it"
+    assert run(small_model(), schedule, follow=True, batch=1)[1].computed == [2] * STEPS
+
+
+def test_a_frame_that_creeps_out_of_the_noise_is_computed_from_then_on() -> None:
+    model = small_model(droppable=True)
+    sparse, denoiser = run(model, decided([-5.0, AS_ALL]), follow=True, batch=1)
+    above = int((sparse.times[0, 1:, 0] > HELD).sum())
+    assert 0 < above < STEPS
+    assert denoiser.computed == [1] * above + [2] * (STEPS - above)
 
 
 def given(model: WorldActionModel, count: Tensor) -> Prefix:
