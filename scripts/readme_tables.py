@@ -23,6 +23,8 @@ from noisegate_ros.learn.statistics import wilson  # noqa: E402
 BEGIN = "<!-- evidence:begin -->"
 END = "<!-- evidence:end -->"
 LEVELS = ("demo_clean", "demo_mild", "demo_randomized")
+DETAILS = ("follow", "engines")
+"""Evidence that a model's card shows and README.md does not."""
 NONE_YET = "No model of this checkout has been measured yet."
 
 Row = dict[str, Any]
@@ -184,12 +186,13 @@ def number(row: Row, key: str, form: str = ".2f") -> str:
     return format(row[key], form) if isinstance(row.get(key), (int, float)) else ""
 
 
-def benchmark_table(files: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
-    """Latencies, each beside the baseline of the same run."""
+def benchmark_table(files: Sequence[tuple[Path, dict[str, Any]]], brief: bool = False) -> list[str]:
+    """Latencies, each beside the baseline of the same run; in brief, of the shared schedule."""
     lines: list[str] = []
     for path, content in files:
         rows = [row for row in content["rows"] if "kind" in row]
-        parts = (chunk_table(rows), follow_table(rows), node_table(rows), not_measured(rows))
+        followed = [] if brief else follow_table(rows)
+        parts = (chunk_table(rows), followed, node_table(rows), not_measured(rows))
         own = [line for part in parts if part for line in (*part, "")]
         if own:
             model = path.parent.parent.name
@@ -302,8 +305,12 @@ def provenance(path: Path, content: dict[str, Any]) -> str:
     return f"- {path.parent.parent.name}/{path.name}: " + "; ".join(parts)
 
 
-def render(folders: Sequence[Path]) -> str:
+def render(folders: Sequence[Path], brief: bool = False) -> str:
     """The Markdown for some model folders, side by side.
+
+    Args:
+        folders: Model folders.
+        brief: Whether to leave out what only a model's card shows.
 
     Raises:
         EvidenceError: if an evidence file cannot be used.
@@ -312,12 +319,16 @@ def render(folders: Sequence[Path]) -> str:
         (path, read_evidence(path))
         for folder in folders
         for path in sorted((folder / "evidence").glob("*.json"))
+        if not (brief and path.stem in DETAILS)
     ]
     if not files:
         return NONE_YET
     lines: list[str] = []
-    for part in (ablation_table(files), evaluation_table(files), benchmark_table(files)):
+    benchmarks = benchmark_table(files, brief)
+    for part in (ablation_table(files), evaluation_table(files), benchmarks):
         lines += [*part, ""] if part else []
+    if brief:
+        lines += ["The models' cards in `models/` have more: other schedules, other engines.", ""]
     lines += ["Where the figures come from:", ""]
     return "\n".join(lines + [provenance(path, content) for path, content in files])
 
@@ -338,7 +349,7 @@ def replace_between(text: str, body: str, name: str) -> str:
 def targets(root: Path) -> dict[Path, list[Path]]:
     """Documents with a table, and the model folders whose evidence each shows.
 
-    README.md shows all models side by side, a model's card its own.
+    README.md shows all models side by side and in brief, a model's card its own in full.
     """
     models = sorted(path for path in (root / "models").glob("*") if path.is_dir())
     # The policy first, then the floor that it is measured against.
@@ -357,7 +368,8 @@ def main(arguments: list[str] | None = None) -> int:
     for document, folders in targets(options.root).items():
         try:
             old = document.read_text(encoding="utf-8")
-            new = replace_between(old, render(folders), document.name)
+            brief = document.parent == options.root
+            new = replace_between(old, render(folders, brief), document.name)
         except (EvidenceError, OSError) as error:
             print(f"tables: {error}", file=sys.stderr)
             return 1

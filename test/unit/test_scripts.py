@@ -239,6 +239,9 @@ def test_a_benchmark_is_a_line_a_backend_and_a_column_a_number_of_steps(tmp_path
     assert "| `node_overhead_640x480_30hz` | 6.00 | 7.00 | 7.00 | 7.00 | 400 |" in text
     assert "- Not measured here: tensorrt: no GPU." in text
     assert "`chunk_k10_aoti_bf16`" not in text, "no row is shown twice"
+    brief = tables.render([tmp_path / "models/tiny"], brief=True)
+    assert "| aoti, bf16 |  | 15.0 (16.0) | 4.0 |" in brief
+    assert "masked" not in brief, "other schedules stand in the model's card"
 
 
 def test_the_same_measured_twice_is_shown_twice(tmp_path: Path) -> None:
@@ -249,14 +252,16 @@ def test_the_same_measured_twice_is_shown_twice(tmp_path: Path) -> None:
 
 
 def test_readme_compares_models_and_a_card_shows_its_own(tmp_path: Path) -> None:
-    root = checkout(tmp_path, a={"rows": [row()]})
+    details = {"rows": [row(schedule="masked")]}
+    root = checkout(tmp_path, a={"rows": [row()]}, follow=details, engines=details)
     (root / "models/tiny/README.md").write_text(README)
     floor = root / "models/bc/evidence"
     floor.mkdir(parents=True)
     (floor / "bc.json").write_text(json.dumps({"rows": [row(policy="bc", schedule=None)]}))
     assert tables.main(["--root", str(root)]) == 0
     assert "| level | task | tiny, shared | bc |" in (root / "README.md").read_text()
-    assert "| level | task | tiny, shared |\n" in (root / "models/tiny/README.md").read_text()
+    card = (root / "models/tiny/README.md").read_text()
+    assert "| level | task | tiny, shared | tiny, masked | tiny, masked (follow) |\n" in card
 
 
 def test_training_seeds_are_told_apart(tmp_path: Path) -> None:
