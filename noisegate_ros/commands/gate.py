@@ -73,6 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="logarithm of the deviation that the gate starts with (default: 0)",
     )
+    parser.add_argument(
+        "--price",
+        type=float,
+        default=0.0,
+        help="what a rollout pays for computing all frames in all steps, less where computation "
+        "can follow the gate (default: 0, as published)",
+    )
     parser.add_argument("--steps", type=int, help="denoising steps K (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
@@ -137,7 +144,13 @@ def run(args: argparse.Namespace) -> int:
         rate=args.rate,
         entropy=args.entropy,
         seed=args.seed,
+        price=args.price,
     )
+    if args.price and not config.droppable:
+        raise InputError(
+            f"--price is {args.price}, but {folder} was not trained with frames left out, a gate "
+            "could save nothing by holding them: take a droppable model, or leave the price at 0"
+        )
     pool = ScenePool([(t, level) for level in levels for t in tasks], args.seed, args.revisit)
     check_unseen(pool.scenes, _stats(folder / STATS), str(folder / STATS))
     out = args.out or folder
@@ -156,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(args.seed)
     gate = GatingPolicy(GateConfig.of(config, log_sigma=args.log_sigma))
     console = Console(stderr=True)
-    build = BuildScenes(folder.resolve(), backbone, steps)
+    build = BuildScenes(folder.resolve(), backbone, steps, args.price)
     team = _workers(build, gate.config, workers, args.ray_address)
     try:
         trainer = GateTrainer(

@@ -73,6 +73,9 @@ class GateSettings:
         entropy_decay: What the weight is multiplied by at every step.
         max_norm: Largest norm of the gradient.
         seed: Seed of the gate's start.
+        price: What a rollout pays for computing all frames in all steps; less where computation
+            could follow the gate. In a group of equal outcomes the cheaper rollouts win, whatever
+            the price.
     """
 
     groups: int = 8
@@ -85,6 +88,7 @@ class GateSettings:
     entropy_decay: float = 0.999
     max_norm: float = 1.0
     seed: int = 0
+    price: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -103,6 +107,11 @@ class GateSettings:
         for name in ("entropy", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}: expected a number from 0 on")
+        if not 0 <= self.price < 1:
+            raise InputError(
+                f"price is {self.price}: expected a number from 0 up to 1, which is what a success "
+                "is worth"
+            )
 
 
 def advantages(rewards: Sequence[float], eps: float = 1e-6) -> Tensor:
@@ -417,7 +426,7 @@ class GateTrainer:
             "log_sigma": [round(float(x), 4) for x in self.gate.log_sigma.detach()],
         }
         for case, group in zip(cases, groups, strict=True):
-            self.pool.learn(case, group.mixed)
+            self.pool.learn(case, group.undecided)
         self.iteration += 1
         self.seconds += time.perf_counter() - began
         record |= {
@@ -534,19 +543,21 @@ def _outcomes(groups: Sequence[Group]) -> Record:
     tasks: dict[str, Record] = {}
     for task in sorted({group.case.task for group in groups}):
         own = [group for group in groups if group.case.task == task]
-        rewards = [reward for group in own for reward in group.rewards]
+        outcomes = [outcome for group in own for outcome in group.outcomes]
         ends = [group.times[:, -1] for group in own if len(group.times)]
         tasks[task] = {
-            "episodes": len(rewards),
-            "reward": round(sum(rewards) / len(rewards), 4),
-            "mixed_groups": sum(group.mixed for group in own),
+            "episodes": len(outcomes),
+            "reward": round(sum(outcomes) / len(outcomes), 4),
+            "mixed_groups": sum(group.undecided for group in own),
             "groups": len(own),
             "residual": [round(float(t), 4) for t in torch.cat(ends).mean(0)] if ends else None,
         }
     rewards = [reward for group in groups for reward in group.rewards]
+    outcomes = [outcome for group in groups for outcome in group.outcomes]
     return {
-        "reward": round(sum(rewards) / len(rewards), 4),
-        "episodes": len(rewards),
+        "reward": round(sum(outcomes) / len(outcomes), 4),
+        "paid": round(sum(outcomes) / len(outcomes) - sum(rewards) / len(rewards), 5),
+        "episodes": len(outcomes),
         "groups": len(groups),
         "skipped_groups": sum(not learnable(group) for group in groups),
         "rejected_chunks": sum(sum(group.rejected) for group in groups),

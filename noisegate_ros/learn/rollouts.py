@@ -7,6 +7,9 @@ weights, so that it does not matter which worker runs it, nor how often.
 
 The last decision of a chunk is left out: under Euler steps it moves the video only after the last
 velocity of the action was evaluated, so nothing that happens can depend on it.
+
+The reward is the outcome, 1 for success, as published. With a price it is less by what would have
+been computed, had computation followed the gate: ``R = outcome - price * share``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from noisegate_ros.errors import ModelError, NoiseGateError
 from noisegate_ros.learn.episode import LiveEpisode, Outcome, run_together
 from noisegate_ros.learn.scenes import Case
 from noisegate_ros.wam.checkpoint import weights_sha256, write_tensors
+from noisegate_ros.wam.denoiser import computed
 from noisegate_ros.wam.gpn import GatingPolicy, base_log_density
 from noisegate_ros.wam.policy import Chunk, Policy, Request
 from noisegate_ros.wam.sampler import chunk_seed
@@ -61,7 +65,8 @@ class Group:
 
     Attributes:
         case: The case.
-        rewards: Reward of every member.
+        rewards: Reward of every member, less the price of what it computed.
+        outcomes: What every member's episode was worth: 1 for success, else 0.
         frames: Frames that every member took.
         rejected: Chunks of every member that the guard refused; nothing of them is kept.
         member: Whose chunk it is, for every executed chunk ``[E]``, int64.
@@ -72,6 +77,7 @@ class Group:
 
     case: Case
     rewards: tuple[float, ...]
+    outcomes: tuple[float, ...]
     frames: tuple[int, ...]
     rejected: tuple[int, ...]
     member: Tensor
@@ -80,8 +86,13 @@ class Group:
 
     @property
     def mixed(self) -> bool:
-        """Whether the members' outcomes differ."""
+        """Whether the members' rewards differ, so that there is something to learn."""
         return max(self.rewards) > min(self.rewards)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the members' outcomes differ, so that the scene is a borderline one."""
+        return max(self.outcomes) > min(self.outcomes)
 
 
 def check_group(group: Group) -> Group:
@@ -122,6 +133,7 @@ def write_group(path: Path, group: Group, gate: str) -> None:
         "gate": gate,
         "case": json.dumps(asdict(group.case)),
         "rewards": json.dumps(group.rewards),
+        "outcomes": json.dumps(group.outcomes),
         "frames": json.dumps(group.frames),
         "rejected": json.dumps(group.rejected),
     }
@@ -155,11 +167,11 @@ def read_group(path: Path, case: Case, gate: str) -> Group | None:
             f"rollouts {path} are damaged ({error}): delete that file, and it is done again"
         ) from error
     member, times = tensors.pop("member"), tensors.pop("times")
-    rewards, frames, rejected = (
-        tuple(json.loads(meta[key])) for key in ("rewards", "frames", "rejected")
+    rewards, outcomes, frames, rejected = (
+        tuple(json.loads(meta[key])) for key in ("rewards", "outcomes", "frames", "rejected")
     )
     decisions = Decisions(**tensors) if tensors else None
-    return Group(case, rewards, frames, rejected, member, times, decisions)
+    return Group(case, rewards, outcomes, frames, rejected, member, times, decisions)
 
 
 class Environment(Protocol):
@@ -235,23 +247,36 @@ class MemberChunk:
 
 def make_group(
     case: Case,
-    rewards: Sequence[float],
+    outcomes: Sequence[float],
     frames: Sequence[int],
     rejected: Sequence[int],
     chunks: Sequence[MemberChunk],
+    costs: Sequence[float] | None = None,
 ) -> Group:
     """Put a group together; decisions that teach nothing are left out.
 
     Args:
         case: The group's case.
-        rewards: Reward of every member.
+        outcomes: What every member's episode was worth.
         frames: Frames of every member.
         rejected: Refused chunks of every member.
         chunks: The executed ones.
+        costs: What is taken off every member's outcome; None: nothing.
     """
+    paid = [0.0] * len(outcomes) if costs is None else costs
+    rewards = tuple(outcome - cost for outcome, cost in zip(outcomes, paid, strict=True))
     member = torch.tensor([chunk.member for chunk in chunks], dtype=torch.int64)
     times = torch.stack([chunk.times for chunk in chunks]) if chunks else torch.empty(0, 0, 0)
-    group = Group(case, tuple(rewards), tuple(frames), tuple(rejected), member, times.float(), None)
+    group = Group(
+        case,
+        rewards,
+        tuple(outcomes),
+        tuple(frames),
+        tuple(rejected),
+        member,
+        times.float(),
+        None,
+    )
     made = [chunk.decisions for chunk in chunks if chunk.decisions is not None]
     if not made or not group.mixed:
         return group
@@ -277,12 +302,19 @@ class Recorder:
         gate: Decides the times.
         case: The group.
         episodes: Its episodes.
+        price: What it costs to compute all frames in all steps.
     """
 
     def __init__(
-        self, policy: Policy, gate: GatingPolicy, case: Case, episodes: Sequence[_Running]
+        self,
+        policy: Policy,
+        gate: GatingPolicy,
+        case: Case,
+        episodes: Sequence[_Running],
+        price: float = 0.0,
     ) -> None:
         self._policy = policy
+        self._price = price
         self._gate = gate
         self._case = case
         self._episodes = episodes
@@ -343,7 +375,16 @@ class Recorder:
             [outcome.frames for outcome in outcomes],
             [outcome.rejected for outcome in outcomes],
             self._kept,
+            [self._price * self._share(row) for row in range(len(self._episodes))],
         )
+
+    def _share(self, row: int) -> float:
+        """Return which share of the frames of all steps a member's executed chunks need."""
+        times = [chunk.times for chunk in self._kept if chunk.member == row]
+        if not times:
+            return 1.0
+        counts = computed(torch.stack(times), self._policy.config)
+        return float(counts.double().mean()) / times[0].shape[1]
 
 
 @dataclass(frozen=True)
@@ -352,9 +393,11 @@ class SceneEnvironment:
 
     Attributes:
         policy: The backbone.
+        price: See :class:`Recorder`.
     """
 
     policy: Policy
+    price: float = 0.0
 
     def run(self, case: Case, gate: GatingPolicy) -> Group:
         """Run one group as one block."""
@@ -367,7 +410,7 @@ class SceneEnvironment:
                         config, case.task, case.level, case.seed, noise_seed=case.noise_seed
                     )
                 )
-            recorder = Recorder(self.policy, gate, case, episodes)
+            recorder = Recorder(self.policy, gate, case, episodes, self.price)
             run_together(episodes, recorder.infer)
             return recorder.group()
         finally:
@@ -383,11 +426,13 @@ class BuildScenes:
         folder: Model folder; on a cluster every machine has it at the same path.
         sha256: Its weights.
         steps: Denoising steps, ``K``.
+        price: See :class:`Recorder`.
     """
 
     folder: Path
     sha256: str
     steps: int
+    price: float = 0.0
 
     def __call__(self) -> SceneEnvironment:
         """Load it, with one thread: rollouts are parallel over groups, not inside one.
@@ -401,4 +446,4 @@ class BuildScenes:
                 f"{self.folder} holds another model on a worker's machine than on the first one: "
                 "copy the same model folder to every machine"
             )
-        return SceneEnvironment(policy)
+        return SceneEnvironment(policy, self.price)

@@ -110,6 +110,24 @@ class Denoiser:
         return full, velocity_a
 
 
+def computed(times: Tensor, config: WamConfig) -> Tensor:
+    """Return how many frames each step of a chunk computes where computation follows its schedule.
+
+    Args:
+        times: Times of a chunk's frames before every step and after the last ``[..., N+1, F]``.
+        config: The model's architecture.
+
+    Returns:
+        ``[..., N]``, int64: what :attr:`Denoiser.computed` becomes for the chunk alone.
+    """
+    needless = torch.zeros_like(times[..., 1:, :], dtype=torch.bool)
+    if config.droppable:
+        needless |= times[..., 1:, :] > HELD
+    if config.mask == "joint":  # else there are no keys that could be kept
+        needless[..., 1:, :] |= times[..., :-2, :] == 0
+    return (~needless).sum(-1)
+
+
 def with_frames(prepared: Prepared, made: Sequence[Keys], places: Sequence[int]) -> Prepared:
     """Return ``prepared`` with the keys and values of some computed frames behind its own.
 

@@ -126,6 +126,10 @@ def test_a_gate_is_trained_resumed_and_used(
     assert gate(other, run) == 2 and "made with backbone" in capsys.readouterr().err
     assert gate(folder, run, "--out", str(other)) == 2
     assert "holds another model" in capsys.readouterr().err
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"droppable": False}))
+    assert gate(other, run, "--price", "0.1") == 2
+    assert "could save nothing by holding them" in capsys.readouterr().err
     stats = json.loads((other / "stats.json").read_text())
     stats["data"][0]["seeds"] = [0, 50_000]
     (other / "stats.json").write_text(json.dumps(stats))

@@ -41,6 +41,7 @@ from noisegate_ros.learn.rollouts import (
 )
 from noisegate_ros.learn.scenes import TRAINING_SCENES, Case, ScenePool, check_unseen
 from noisegate_ros.learn.workers import Finished, OwnProcess, RayWorkers, Stop
+from noisegate_ros.wam.denoiser import computed
 from noisegate_ros.wam.gpn import GateConfig, GatingPolicy, base_log_density
 from noisegate_ros.wam.language import InstructionEncoder
 from noisegate_ros.wam.policy import Policy, Request
@@ -226,10 +227,15 @@ def small_policy() -> Policy:
 
 
 def record(
-    policy: Policy, gate: GatingPolicy, case: Case, refused: dict[int, int] | None = None
+    policy: Policy,
+    gate: GatingPolicy,
+    case: Case,
+    refused: dict[int, int] | None = None,
+    best: int = 1,
+    price: float = 0.0,
 ) -> Group:
-    episodes = [Fake(policy, case, i == 1, (refused or {}).get(i)) for i in range(case.members)]
-    recorder = Recorder(policy, gate, case, episodes)
+    episodes = [Fake(policy, case, i == best, (refused or {}).get(i)) for i in range(case.members)]
+    recorder = Recorder(policy, gate, case, episodes, price)
     while not episodes[0].done:
         rows = list(range(case.members))
         for episode, chunk in zip(
@@ -267,6 +273,32 @@ def test_a_group_keeps_executed_chunks_and_all_decisions_but_the_last(
             for again in [record(policy, moved_gate(1, config), case, {0: 1, 2: 2})]
         )
     )
+
+
+@pytest.mark.parametrize("best", [1, -1])  # one succeeds, or none
+def test_what_is_computed_has_its_price(best: int) -> None:
+    policy = Policy(small_model(droppable=True), Words())
+    case = dataclasses.replace(CASE, members=3)
+    gate = GatingPolicy(GateConfig.of(policy.config, log_sigma=2.0))  # holds and finishes at random
+    group = record(policy, gate, case, best=best, price=0.1)
+    counts = computed(group.times, policy.config).double().mean(1) / 2
+    shares = [float(counts[group.member == member].mean()) for member in range(3)]
+    assert len(set(shares)) == 3 and max(shares) <= 1
+    assert group.outcomes == tuple(float(member == best) for member in range(3))
+    assert group.rewards == pytest.approx(
+        [outcome - 0.1 * share for outcome, share in zip(group.outcomes, shares, strict=True)]
+    )
+    assert group.decisions is not None and learnable(group) == 3
+    assert group.undecided == (best == 1), "a scene is borderline by its outcomes alone"
+    assert record(policy, gate, case, best=-1).decisions is None
+
+
+def test_who_executed_nothing_pays_in_full() -> None:
+    policy = Policy(small_model(droppable=True), Words())
+    case = dataclasses.replace(CASE, members=2)
+    episodes = [Fake(policy, case, True, None) for _ in range(2)]
+    group = Recorder(policy, moved_gate(1), case, episodes, 0.25).group()
+    assert group.rewards == (0.75, 0.75) and group.outcomes == (1.0, 1.0)
 
 
 def test_the_gates_mean_leaves_nothing_to_learn_from() -> None:
@@ -580,7 +612,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("group_size", 1), ("groups", 0), ("clip", 0.0), ("rate", math.nan), ("entropy", -1.0)],
+    [
+        ("group_size", 1),
+        ("groups", 0),
+        ("clip", 0.0),
+        ("rate", math.nan),
+        ("entropy", -1.0),
+        ("price", 1.0),
+    ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{name} is {value}"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from small_model import small_gate, small_model, small_observation
 from torch import Tensor
 
-from noisegate_ros.wam.denoiser import HELD, Denoiser
+from noisegate_ros.wam.denoiser import HELD, Denoiser, computed
 from noisegate_ros.wam.flow import clock
 from noisegate_ros.wam.model import WorldActionModel
 from noisegate_ros.wam.runtime import EagerRuntime
@@ -106,6 +108,15 @@ def test_a_frame_that_the_gate_finishes_early_is_kept_from_then_on() -> None:
     assert 0 < early < STEPS - 1 and sparse.times[0, STEPS - 1, 1] > 0
     # Computed once more when it is clean, for its keys.
     assert denoiser.computed == [2] * (early + 1) + [1] * (STEPS - early - 1)
+
+
+@pytest.mark.parametrize("name", ["shared", "masked", "near_first", "clean_first", "gpn"])
+@pytest.mark.parametrize("kind", [{"droppable": True}, {"droppable": False}, {"mask": "all"}])
+def test_what_is_computed_is_known_from_the_times(name: str, kind: dict[str, Any]) -> None:
+    model = small_model(**kind)
+    schedule = decided([FAST, HOLD]) if name == "gpn" else make_schedule(name)
+    made, denoiser = run(model, schedule, follow=True, batch=1)
+    assert computed(made.times, model.config).tolist() == [denoiser.computed]
 
 
 def test_a_frame_is_kept_only_where_the_whole_batch_agrees() -> None:
