@@ -23,7 +23,13 @@ stage1 tiny_shared_t 0 1
 for seed in 1 2; do stage1 "tiny_shared_t_seed$seed" "$seed" 1; done
 noisegate train --config bc --levels demo_clean demo_randomized --processes 1 --batch 48 --steps 9000
 
-for name in tiny tiny_seed1 tiny_seed2; do noisegate gate --model "models/$name"; done
+gate() { # model, seed
+    noisegate gate --model "models/$1" --iterations 50 --groups 16 --revisit 0.75 --rate 5e-4 \
+        --log-sigma 0.5 --seed "$2"
+}
+gate tiny 0
+gate tiny_seed1 1
+gate tiny_seed2 2
 noisegate eval --model models/tiny --levels demo_clean demo_randomized
 noisegate eval --model models/tiny --ablation models/tiny/ablation.json
 noisegate report --model models/tiny
