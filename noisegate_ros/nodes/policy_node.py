@@ -32,9 +32,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -62,8 +61,9 @@ from noisegate_ros.errors import (
 from noisegate_ros.nodes import diagnostics as diag
 from noisegate_ros.nodes import messages
 from noisegate_ros.nodes.backend import Backend, engine_facts, torch_backend
+from noisegate_ros.nodes.chunk_report import ChunkReport
 from noisegate_ros.nodes.clock import ClockWatch
-from noisegate_ros.nodes.commands import OwnCommands
+from noisegate_ros.nodes.commands import CommandTopics
 from noisegate_ros.nodes.controllers import checked_cameras, joint_limits, joint_shares
 from noisegate_ros.nodes.lifecycle import (
     SPIN_S,
@@ -72,8 +72,7 @@ from noisegate_ros.nodes.lifecycle import (
     run_node,
 )
 from noisegate_ros.nodes.parameters import PolicyParameters, declare, read, verdict
-from noisegate_ros.nodes.pictures import gates_picture, imagined_picture
-from noisegate_ros.nodes.qos import QosWatch
+from noisegate_ros.nodes.qos import BEST_EFFORT, RELIABLE, SHARED, QosWatch
 from noisegate_ros.nodes.report import Health, entries
 from noisegate_ros.nodes.state import Job, Progress
 from noisegate_ros.nodes.streams import NS_PER_S, Streams
@@ -89,20 +88,6 @@ _NS_PER_MS = 1_000_000
 _RETRY_NS = NS_PER_S  # memory that another process holds is not free the next moment
 CONTESTED = "somebody else commands the robot: waiting for them to leave, or for ~/reset"
 _RECENT_NS = 10 * NS_PER_S  # for so long an exception is a warning
-
-BEST_EFFORT = QoSProfile(
-    depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-# Of several publishers on one topic, none may push out what another has just said.
-SHARED = QoSProfile(
-    depth=32, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-RELIABLE = QoSProfile(
-    depth=1,
-    history=HistoryPolicy.KEEP_LAST,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-)
 
 
 class PolicyNode(CarefulLifecycleNode):
@@ -134,7 +119,6 @@ class PolicyNode(CarefulLifecycleNode):
         self._given_up = False
         self._stop_latched = False
         self._exception, self._exception_at = "", 0
-        self._own = OwnCommands()
         self._clock_watch: ClockWatch | None = None
         self._qos = QosWatch(self, self._on_misfit)
         self._misfits: dict[str, str] = {}
@@ -143,7 +127,7 @@ class PolicyNode(CarefulLifecycleNode):
         self._policy: Any = None
         self._waiting = ""
         self.started = False
-        self._entities: list[tuple[Callable[[Any], Any], Any]] = []
+        self._closers: list[Callable[[], None]] = []  # of what a configuration has opened
         self._levels: tuple[bytes, ...] = ()
         declare(self, PolicyParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -228,7 +212,13 @@ class PolicyNode(CarefulLifecycleNode):
             self._policy = policy
             # What the warm-up took is no example of what a chunk will.
             self._chunking, self._delays = chunking, DelayEstimate()
-        self._outputs = self._open_outputs()
+        shares = joint_shares(self, parameters.controllers, self._joints)
+        self._commands = CommandTopics(self, self._qos, shares, guarded(self, self._on_command))
+        self._closers.append(self._commands.close)
+        self._told = ChunkReport(
+            self, self._chunk_info, self._cameras, self._schedule, self._steady_ns
+        )
+        self._closers.append(self._told.close)
         self._open_inputs()
         self.get_logger().info(
             f"model {parameters.model} is ready: cameras {', '.join(self._cameras)}, "
@@ -275,10 +265,7 @@ class PolicyNode(CarefulLifecycleNode):
             finally:
                 self._state.answer = None
         if was_running:  # the hold must be heard before its publisher is gone
-            until = time.monotonic() + _ACKNOWLEDGE_S
-            for publisher, _ in self._outputs:
-                left = max(0.0, until - time.monotonic())
-                publisher.wait_for_all_acked(Duration(seconds=left))
+            self._commands.wait_until_heard(_ACKNOWLEDGE_S)
         if thread is not None:
             thread.join(_JOIN_S)
             if thread.is_alive():
@@ -287,36 +274,11 @@ class PolicyNode(CarefulLifecycleNode):
 
     def cleanup(self) -> None:
         """Close the topics and let the model go, and whatever still runs it."""
-        self._qos.forget([entity.topic_name for _, entity in self._entities])
-        for destroy, entity in self._entities:
-            destroy(entity)
-        self._entities.clear()
+        while self._closers:
+            self._closers.pop()()
         with self._lock:
             self._policy = None
             self._busy, self._given_up = None, False
-
-    def _open_outputs(self) -> list[tuple[Any, tuple[str, ...]]]:
-        """Return ``(publisher, joints)`` for every controller."""
-        shares = joint_shares(self, self._settings.controllers, self._joints)
-        outputs = []
-        for topic, joints in shares:
-            publisher = self.create_lifecycle_publisher(
-                JointTrajectory,
-                topic,
-                RELIABLE,
-                event_callbacks=self._qos.told(topic, RELIABLE),
-            )
-            self._entities.append((self.destroy_lifecycle_publisher, publisher))
-            outputs.append((publisher, joints))
-            echo = self.create_subscription(
-                JointTrajectory, topic, guarded(self, self._on_command), SHARED
-            )
-            self._entities.append((self.destroy_subscription, echo))
-        self._imagined = self.create_publisher(Image, "~/imagined", BEST_EFFORT)
-        self._gates = self.create_publisher(Image, "~/gates", BEST_EFFORT)
-        for publisher in (self._imagined, self._gates):
-            self._entities.append((self.destroy_publisher, publisher))
-        return outputs
 
     def _open_inputs(self) -> None:
         kind, suffix = Image, "image_raw"
@@ -334,7 +296,12 @@ class PolicyNode(CarefulLifecycleNode):
         subscription = self.create_subscription(
             kind, topic, guarded(self, callback), qos, event_callbacks=events
         )
-        self._entities.append((self.destroy_subscription, subscription))
+
+        def close() -> None:
+            self._qos.forget([subscription.topic_name])
+            self.destroy_subscription(subscription)
+
+        self._closers.append(close)
 
     def _warm_up(self, policy: Any) -> None:
         """Run the model on noise, so that the first chunk is as fast as the later ones.
@@ -390,7 +357,7 @@ class PolicyNode(CarefulLifecycleNode):
     def _on_command(self, message: JointTrajectory) -> None:
         """Stop and stand aside when somebody else commands the robot, until they are gone."""
         with self._lock:
-            if message in self._own:
+            if message in self._commands:
                 return
             self._counts["foreign_commands"] += 1
             if self._running and not self._state.contested:
@@ -616,7 +583,7 @@ class PolicyNode(CarefulLifecycleNode):
             state.last_ms = dict(chunk.timing_ms)
             self._counts["chunks"] += 1
         wanted = len(chunk.actions[: joining.get("count")])
-        self._describe(job, chunk, len(trajectory.times_ns), wanted)
+        self._told.published(job, chunk, len(trajectory.times_ns), wanted)
 
     def _joining(self, question: Question | None, now_ns: int | None) -> dict[str, int]:
         """Return from when the actions of an answer count, and how many, as `plan` takes it."""
@@ -689,7 +656,7 @@ class PolicyNode(CarefulLifecycleNode):
                 hold = hold_trajectory(position, stamp, self._dt_ns, self._joints)
                 self._publish(hold)
                 state.answer, state.answered_at = hold, self._steady_ns()
-        self._inform(job, diag.WARN, f"refused ({reason})", chunk)
+        self._told.refused(job, reason, chunk)
         self.get_logger().warning(f"refused ({reason}): {error}", throttle_duration_sec=1.0)
 
     def _failed(self, job: Job, error: Exception) -> bool:
@@ -730,39 +697,7 @@ class PolicyNode(CarefulLifecycleNode):
             state.commanded.sent(trajectory, max(now, trajectory.stamp_ns))
         rate = self._settings.command_rate_hz
         sent = resampled(trajectory, rate) if rate else trajectory
-        for publisher, joints in self._outputs:
-            message = messages.trajectory_message(sent.selected(joints))
-            self._own.sent(message)
-            publisher.publish(message)
-
-    def _describe(self, job: Job, chunk: Any, points: int, wanted: int) -> None:
-        """Publish what is known about a chunk, and its pictures if somebody looks."""
-        stamp = job.observation.stamp_ns
-        more: dict[str, Any] = {"points": points, "dropped_points": wanted - points}
-        if job.question is not None:
-            more |= {"chunking": job.question.mode, "given": job.question.given}
-        self._inform(job, diag.OK, "published", chunk, **more)
-        if self._gates.get_subscription_count():
-            self._gates.publish(messages.image_message(gates_picture(chunk.times), stamp, "gates"))
-        if self._imagined.get_subscription_count():
-            picture = imagined_picture(job.policy.imagine(chunk), self._cameras)
-            self._imagined.publish(messages.image_message(picture, stamp, "imagined"))
-
-    def _inform(self, job: Job, level: bytes, text: str, chunk: Any, **more: Any) -> None:
-        """Publish what became of a chunk, None: it did not come that far."""
-        stamp = job.observation.stamp_ns
-        values = {
-            "stamp_ns": stamp,
-            "chunk_index": job.index,
-            "seed": job.seed,
-            "schedule": self._schedule,
-            "observation_to_command_ms": (self._steady_ns() - job.observation.arrival_ns) / 1e6,
-            "instruction": job.instruction,
-        } | more
-        if chunk is not None:
-            values |= {f"{name}_ms": float(value) for name, value in chunk.timing_ms.items()}
-        entry = diag.status(f"{self.get_name()}: chunk", level, text, values)
-        self._chunk_info.publish(diag.array([entry], stamp))
+        self._commands.publish(sent)
 
     # ---- safety and reports ------------------------------------------------------------------
 
@@ -838,13 +773,6 @@ class PolicyNode(CarefulLifecycleNode):
                 self.get_logger().error(f"{topic}: {sentence}")
         self._misfits = found
 
-    def _others(self) -> int:
-        """Return how many other publishers there are on the command topics."""
-        return sum(
-            max(0, self.count_publishers(publisher.topic_name) - 1)
-            for publisher, _ in self._outputs
-        )
-
     def _silent(self) -> list[str]:
         """Return the inputs that are not fresh; in lock-step any age will do."""
         if self._lockstep:
@@ -862,7 +790,7 @@ class PolicyNode(CarefulLifecycleNode):
                 if late and self._state.moving:
                     self._hold(", ".join(late))
                 self._give_up_inference()
-                if self._state.contested and not self._others():
+                if self._state.contested and not self._commands.others():
                     self._state.contested = False
                     self._wake.notify_all()
         if self._steady_ns() - self._misfits_at > _REPORT_S * NS_PER_S:
@@ -918,7 +846,7 @@ class PolicyNode(CarefulLifecycleNode):
                     clock=self._clock_silent(),
                     chunking=self._chunking_facts(),
                     too_long=self._chunking.too_long(self._delay_ns()),
-                    others=self._others(),
+                    others=self._commands.others(),
                     hold_after=self._settings.hold_after,
                 )
         return diag.array(entries(health), self._now_ns())

@@ -1,4 +1,4 @@
-"""Endpoints of other nodes that this node's topics cannot talk to, for their quality of service.
+"""Qualities of service, and endpoints of other nodes that cannot be talked to because of theirs.
 
 The middleware tells of such an endpoint once, when it appears, and never that it is gone; so what
 counts is the graph, and the event only says when to look.
@@ -13,7 +13,29 @@ from typing import Any
 from rclpy.duration import Infinite
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import LivelinessPolicy, QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    LivelinessPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+
+BEST_EFFORT = QoSProfile(
+    depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+# Of several publishers on one topic, none may push out what another has just said.
+SHARED = QoSProfile(
+    depth=32, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+RELIABLE = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
 
 
 @dataclass(frozen=True)

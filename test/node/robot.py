@@ -91,7 +91,7 @@ class Robot:
 
     def matched(self) -> bool:
         """Whether the robot hears the command topic, besides the node itself."""
-        return self.node._outputs[0][0].get_subscription_count() >= 2
+        return self.node._commands.outputs[0][0].get_subscription_count() >= 2
 
     def activate(self):
         assert self.node.trigger_configure().name == "SUCCESS", self.node.fault
@@ -121,8 +121,7 @@ class Robot:
         last = JointTrajectory()
         last.header.frame_id = f"sentinel {len(self.commands)}"
         with self.node._lock:
-            self.node._own.sent(last)
-            self.node._outputs[0][0].publish(last)
+            self.node._commands.send(self.node._commands.outputs[0][0], last)
         self.ros.spin_until(lambda: last in self.commands, "the sentinel")
         self.commands.remove(last)
         return self.commands

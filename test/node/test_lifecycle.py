@@ -129,7 +129,7 @@ def test_controllers_are_known_again_when_configured_again(robot):
     one = robot(controllers=["arm"], **overrides)
     for _ in range(2):
         assert one.node.trigger_configure().name == "SUCCESS", one.node.fault
-        (publisher, joints), *others = one.node._outputs
+        (publisher, joints), *others = one.node._commands.outputs
         assert publisher.topic_name == "/arm/joint_trajectory" and joints == JOINTS and not others
         change = Parameter("arm.joints", value=list(JOINTS[:2]))
         assert "is in use" in one.node.set_parameters([change])[0].reason

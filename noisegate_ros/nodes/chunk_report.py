@@ -1,0 +1,93 @@
+"""What became of every chunk, for people and programs: ``~/chunk_info`` and two pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from noisegate_ros.nodes import diagnostics as diag
+from noisegate_ros.nodes import messages
+from noisegate_ros.nodes.pictures import gates_picture, imagined_picture
+from noisegate_ros.nodes.qos import BEST_EFFORT
+from noisegate_ros.nodes.state import Job
+
+
+class ChunkReport:
+    """Publishes it, from one configuration to the next cleanup.
+
+    Args:
+        node: The node.
+        info: Publisher of a `DiagnosticArray` a chunk; it is not closed here.
+        cameras: In the order of the picture's columns.
+        schedule: Name of the model's schedule.
+        steady_ns: The steady clock.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        info: Any,
+        cameras: tuple[str, ...],
+        schedule: str,
+        steady_ns: Callable[[], int],
+    ) -> None:
+        self._node, self._info = node, info
+        self._cameras, self._schedule = cameras, schedule
+        self._steady_ns = steady_ns
+        self._imagined = node.create_publisher(Image, "~/imagined", BEST_EFFORT)
+        self._gates = node.create_publisher(Image, "~/gates", BEST_EFFORT)
+
+    def published(self, job: Job, chunk: Any, points: int, wanted: int) -> None:
+        """Tell of a chunk whose trajectory was published, with pictures if somebody looks.
+
+        Args:
+            job: What it answers.
+            chunk: What the model made.
+            points: Points of its trajectory.
+            wanted: Actions that were to become points; the others' time had passed.
+        """
+        stamp = job.observation.stamp_ns
+        more: dict[str, Any] = {"points": points, "dropped_points": wanted - points}
+        if job.question is not None:
+            more |= {"chunking": job.question.mode, "given": job.question.given}
+        self._tell(job, diag.OK, "published", chunk, **more)
+        if self._gates.get_subscription_count():
+            self._gates.publish(messages.image_message(gates_picture(chunk.times), stamp, "gates"))
+        if self._imagined.get_subscription_count():
+            picture = imagined_picture(job.policy.imagine(chunk), self._cameras)
+            self._imagined.publish(messages.image_message(picture, stamp, "imagined"))
+
+    def refused(self, job: Job, reason: str, chunk: Any) -> None:
+        """Tell of an observation or a chunk that was refused.
+
+        Args:
+            job: What was to be answered.
+            reason: One word.
+            chunk: What the model made; None: it did not come that far.
+        """
+        self._tell(job, diag.WARN, f"refused ({reason})", chunk)
+
+    def _tell(self, job: Job, level: bytes, text: str, chunk: Any, **more: Any) -> None:
+        stamp = job.observation.stamp_ns
+        values = {
+            "stamp_ns": stamp,
+            "chunk_index": job.index,
+            "seed": job.seed,
+            "schedule": self._schedule,
+            "observation_to_command_ms": (self._steady_ns() - job.observation.arrival_ns) / 1e6,
+            "instruction": job.instruction,
+        } | more
+        if chunk is not None:
+            values |= {f"{name}_ms": float(value) for name, value in chunk.timing_ms.items()}
+        entry = diag.status(f"{self._node.get_name()}: chunk", level, text, values)
+        message: DiagnosticArray = diag.array([entry], stamp)
+        self._info.publish(message)
+
+    def close(self) -> None:
+        """Close the pictures' topics."""
+        self._node.destroy_publisher(self._imagined)
+        self._node.destroy_publisher(self._gates)
