@@ -35,8 +35,8 @@ mkdir -p models/tiny_thrifty && cp models/tiny/{config,stats}.json models/tiny/{
 noisegate gate --model models/tiny --price 0.1 --rate 2e-3 --log-sigma 1 --iterations 40 \
     --out models/tiny_thrifty --run runs/tiny_thrifty_gate
 noisegate eval --model models/tiny --levels demo_clean demo_randomized
-noisegate eval --model models/tiny --ablation models/tiny/ablation.json
-noisegate eval --model models/tiny_thrifty --ablation models/tiny_thrifty/follow.json \
+noisegate eval --ablation models/tiny/ablation.json
+noisegate eval --ablation models/tiny_thrifty/follow.json \
     --out models/tiny_thrifty/evidence/follow.json
 noisegate report --model models/tiny
 "${VENV:-.venv}/bin/python" scripts/readme_tables.py
