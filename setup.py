@@ -9,7 +9,7 @@ NAME = "noisegate_ros"
 SHARE = f"share/{NAME}"
 
 # What stays at home: raw checkpoints and half-written files of a training run.
-MODEL_FILES = {".json", ".jsonl", ".md", ".npz", ".png", ".safetensors", ".yaml"}
+MODEL_FILES = {".html", ".json", ".jsonl", ".md", ".npz", ".png", ".safetensors", ".yaml"}
 
 
 def tree(folder, suffixes):
