@@ -138,7 +138,7 @@ def of_task(model: WorldActionModel, schedules: dict[str, Schedule], data: Episo
             error = (model.denormalise(answer) - batch.actions).abs()[whole]
             error = error[:, : config.execute][:, :, joints].mean((1, 2))
             found.setdefault(name, []).append(1e3 * error.double().numpy())
-    explained = {name: 1 - rest / change for name, rest in left.items() if rest != change}
+    explained = {name: 1 - rest / change for name, rest in left.items()}
     by_row = {name: np.concatenate(parts) for name, parts in found.items()}
     return Errors(by_row, np.concatenate(episodes), explained)
 

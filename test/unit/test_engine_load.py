@@ -159,21 +159,21 @@ def request_():
     return Request({"head": picture, "wrist": picture}, np.zeros(3), "ring the bell", 5)
 
 
-def test_a_wrong_build_is_refused_and_leaves_nothing(folder, tmp_path, double):
-    double(spoil=lambda module: lambda *inputs: [x * 1.001 for x in module(*inputs)])
-    root = tmp_path / "engines"
-    with pytest.raises(EngineError, match="context in fp32 is not the model"):
+def refuses_to_build(folder, root, sentence):
+    with pytest.raises(EngineError, match=sentence):
         building.build(wanted_in(folder, root))
     assert list(root.iterdir()) == []
+
+
+def test_a_wrong_build_is_refused_and_leaves_nothing(folder, tmp_path, double):
+    double(spoil=lambda module: lambda *inputs: [x * 1.001 for x in module(*inputs)])
+    refuses_to_build(folder, tmp_path / "engines", "context in fp32 is not the model")
 
 
 def test_parts_that_pass_alone_may_fail_together(folder, tmp_path, double, monkeypatch):
     double()
     monkeypatch.setattr("noisegate_ros.engine.parity.ACTION_BOUNDS", {"fp32": 0.0})
-    root = tmp_path / "engines"
-    with pytest.raises(EngineError, match="actions of fp32 after 5 steps are off by"):
-        building.build(wanted_in(folder, root))
-    assert list(root.iterdir()) == []
+    refuses_to_build(folder, tmp_path / "engines", "actions of fp32 after 5 steps are off by")
 
 
 def test_a_graph_that_changed_is_found_by_the_check(folder, tmp_path, double, monkeypatch):
