@@ -28,21 +28,20 @@ class DelayEstimate:
     """
 
     def __init__(self, window: int = WINDOW) -> None:
-        self._first: int | None = None
         self._measured: deque[int] = deque(maxlen=window)
+        self._p95_ns: float | None = None  # asked for much more often than it changes
 
     def add(self, delay_ns: int) -> None:
         """Take note of a delay; a negative one is a clock that was set back, and no delay."""
         if delay_ns < 0:
             return
-        if self._first is None:
-            self._first = delay_ns
+        if self._p95_ns is None:
+            self._p95_ns = float(delay_ns)
         else:
             self._measured.append(delay_ns)
+            self._p95_ns = float(np.percentile(np.array(self._measured), _PERCENTILE))
 
     @property
     def p95_ns(self) -> float | None:
         """The 95th percentile, None before the first delay."""
-        if self._measured:
-            return float(np.percentile(np.array(self._measured), _PERCENTILE))
-        return None if self._first is None else float(self._first)
+        return self._p95_ns

@@ -79,12 +79,14 @@ class Heard:
     Attributes:
         command_ns: When its trajectory was heard.
         model_ms: What the model took, as the node says.
-        node_ms: From the arrival of its last message in the node until the trajectory was out.
+        sent_ms: From its stamp until the trajectory was out, as the node says.
+        node_ms: The part of it that began with the arrival of its last message in the node.
         refused: Chunks that were not published.
     """
 
     command_ns: dict[int, int] = field(default_factory=dict)
     model_ms: dict[int, float] = field(default_factory=dict)
+    sent_ms: dict[int, float] = field(default_factory=dict)
     node_ms: dict[int, float] = field(default_factory=dict)
     refused: int = 0
 
@@ -131,6 +133,7 @@ class Listener(Node):
             return
         stamp = int(values["stamp_ns"])
         self.heard.model_ms[stamp] = float(values["total_ms"])
+        self.heard.sent_ms[stamp] = float(values["stamp_to_command_ms"])
         self.heard.node_ms[stamp] = float(values["observation_to_command_ms"])
 
 
@@ -155,7 +158,7 @@ def read_heard(path: Path) -> Heard:
     heard = Heard(
         **{
             name: {int(stamp): value for stamp, value in data[name].items()}
-            for name in ("command_ns", "model_ms", "node_ms")
+            for name in ("command_ns", "model_ms", "sent_ms", "node_ms")
         },
         refused=data["refused"],
     )

@@ -41,7 +41,9 @@ class ChunkReport:
         self._imagined = node.create_publisher(Image, "~/imagined", BEST_EFFORT)
         self._gates = node.create_publisher(Image, "~/gates", BEST_EFFORT)
 
-    def published(self, job: Job, chunk: Any, points: int, wanted: int) -> None:
+    def published(
+        self, job: Job, chunk: Any, points: int, wanted: int, late_ns: int | None
+    ) -> None:
         """Tell of a chunk whose trajectory was published, with pictures if somebody looks.
 
         Args:
@@ -49,9 +51,13 @@ class ChunkReport:
             chunk: What the model made.
             points: Points of its trajectory.
             wanted: Actions that were to become points; the others' time had passed.
+            late_ns: ROS time from the observation's stamp until the trajectory was out; None where
+                time stands still for the answer.
         """
         stamp = job.observation.stamp_ns
         more: dict[str, Any] = {"points": points, "dropped_points": wanted - points}
+        if late_ns is not None:
+            more["stamp_to_command_ms"] = late_ns / 1e6
         if job.question is not None:
             more |= {"chunking": job.question.mode, "given": job.question.given}
         self._tell(job, diag.OK, "published", chunk, **more)

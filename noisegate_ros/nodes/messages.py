@@ -185,14 +185,18 @@ def trajectory_message(trajectory: Trajectory) -> JointTrajectory:
     message = JointTrajectory()
     message.header.stamp = to_time(trajectory.stamp_ns)
     message.joint_names = list(trajectory.joints)
-    for index, time in enumerate(trajectory.times_ns):
-        point = JointTrajectoryPoint()
-        point.time_from_start = to_duration(int(time))
-        point.positions = trajectory.positions[index].tolist()
+    for index, time in enumerate(trajectory.times_ns.tolist()):
+        point = JointTrajectoryPoint(time_from_start=to_duration(time))
+        point.positions = _doubles(trajectory.positions[index])
         if trajectory.velocities is not None:
-            point.velocities = trajectory.velocities[index].tolist()
+            point.velocities = _doubles(trajectory.velocities[index])
         message.points.append(point)
     return message
+
+
+def _doubles(values: NDArray[np.float64]) -> array[float]:
+    # rclpy looks at every number of a list, twice, and takes an array as it is.
+    return array("d", values.tobytes())
 
 
 def trajectory_from_message(message: JointTrajectory, now_ns: int) -> Trajectory:

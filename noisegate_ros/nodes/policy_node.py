@@ -575,6 +575,7 @@ class PolicyNode(CarefulLifecycleNode):
             if job.question is not None and now is not None:
                 self._joined(job.question, joining["origin_ns"], now)
             self._publish(trajectory)
+            late_ns = None if self._lockstep else self._now_ns() - stamp
             state = self._state
             state.answer, state.answered_at = trajectory, self._steady_ns()
             state.moving = True
@@ -583,7 +584,7 @@ class PolicyNode(CarefulLifecycleNode):
             state.last_ms = dict(chunk.timing_ms)
             self._counts["chunks"] += 1
         wanted = len(chunk.actions[: joining.get("count")])
-        self._told.published(job, chunk, len(trajectory.times_ns), wanted)
+        self._told.published(job, chunk, len(trajectory.times_ns), wanted, late_ns)
 
     def _joining(self, question: Question | None, now_ns: int | None) -> dict[str, int]:
         """Return from when the actions of an answer count, and how many, as `plan` takes it."""

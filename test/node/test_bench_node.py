@@ -51,6 +51,7 @@ def test_overhead_from_stamp_to_trajectory(model, tmp_path, monkeypatch, domain)
     assert row["chunks"] >= 1
     assert row["model_p50_ms"] == 3.5, "as the double says"
     assert row["latency_p50_ms"] == pytest.approx(row["p50_ms"] + 3.5, abs=0.01)
+    assert row["heard_p50_ms"] > row["p50_ms"], "it is heard after it was published"
     # The double claims its time without taking it.
     assert -3.5 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["max_ms"]
     assert row["policy_node_cpu_s"] > 0

@@ -28,6 +28,9 @@ def test_a_chunk_becomes_a_trajectory_stamped_with_its_observation(robot):
     assert messages.from_time(message.header.stamp) in one.stamps
     one.ros.spin_until(lambda: one.info, "chunk_info")
     assert one.info[0].header.stamp == message.header.stamp
+    late_ms = float(values_of(one.info[0].status[0])["stamp_to_command_ms"])
+    heard_ms = (one.now_ns() - messages.from_time(message.header.stamp)) / 1e6
+    assert 0 < late_ms < heard_ms, "from the observation's stamp until the command was out"
     assert tuple(message.joint_names) == JOINTS
     times = [messages.from_time(point.time_from_start) for point in message.points]
     # The robot was at rest: nothing is left out, and all of it is put off until now.
