@@ -373,7 +373,9 @@ def test_best_precision_of_a_processor(monkeypatch):
 
 @pytest.mark.parametrize("backend", [Aoti(), Inductor()], ids=lambda b: b.name)
 def test_settings_of_inductor(backend):
-    assert backend.settings({}, 3, CPU) == {"freezing": True, "cpp.threads": 3}
+    own = backend.settings({}, 3, CPU)
+    assert own["freezing"] and own["max_autotune_gemm"] and own["cpp.threads"] == 3
+    assert "max_autotune_gemm" not in backend.settings({}, 3, torch.device("cuda"))
     assert backend.settings({"freezing": False}, 1, CPU)["freezing"] is False
     with pytest.raises(InputError) as error:
         backend.settings({"max_autotun": True}, 1, CPU)
