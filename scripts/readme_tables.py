@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from noisegate_ros.bench.turns import NOT_ASKED  # noqa: E402
 from noisegate_ros.learn.statistics import wilson  # noqa: E402
 
 BEGIN = "<!-- evidence:begin -->"
@@ -277,10 +278,17 @@ def node_table(rows: Sequence[Row]) -> list[str]:
     )
 
 
+def partial(rows: Sequence[Row]) -> bool:
+    """Whether these are a benchmark's that was told to leave something out."""
+    return any(row.get("missing") == NOT_ASKED for row in rows)
+
+
 def not_measured(rows: Sequence[Row]) -> list[str]:
-    """A line for every backend that did not run, with its reason."""
+    """A line for every backend that could not run, with its reason."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
+        if row.get("missing") == NOT_ASKED:
+            continue
         if "missing" in row and row["kind"] in ("chunk", "published"):
             name = "the published size" if row["kind"] == "published" else row["backend"]
             names = reasons.setdefault(row["missing"], [])
@@ -319,7 +327,11 @@ def render(folders: Sequence[Path], brief: bool = False) -> str:
         (path, read_evidence(path))
         for folder in folders
         for path in sorted((folder / "evidence").glob("*.json"))
-        if not (brief and path.stem in DETAILS)
+    ]
+    files = [
+        (path, content)
+        for path, content in files
+        if not (brief and (path.stem in DETAILS or partial(content["rows"])))
     ]
     if not files:
         return NONE_YET

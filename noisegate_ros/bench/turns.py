@@ -17,6 +17,8 @@ import numpy as np
 from noisegate_ros.errors import InputError
 
 Row = dict[str, Any]
+NOT_ASKED = "not asked for in this run"
+"""Reason of a case that was left out on purpose."""
 
 
 @dataclass(frozen=True)

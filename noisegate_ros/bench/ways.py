@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from noisegate_ros.bench.chunks import BASELINE, REFERENCE, Way, reference_ways
-from noisegate_ros.bench.turns import Row, percentiles
+from noisegate_ros.bench.turns import NOT_ASKED, Row, percentiles
 from noisegate_ros.engine import EngineRuntime, load_runtime, store
 from noisegate_ros.engine.components import step_name
 from noisegate_ros.engine.graphs import captured
@@ -100,7 +100,7 @@ def open_ways(
             if name in backends:
                 ways.append(open_way(model, folder, device, name, precision, **options))
             else:
-                ways.append(Way(f"{name}_{precision}", "not asked for in this run"))
+                ways.append(Way(f"{name}_{precision}", NOT_ASKED))
     return ways + graphed(ways)
 
 

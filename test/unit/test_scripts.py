@@ -244,6 +244,18 @@ def test_a_benchmark_is_a_line_a_backend_and_a_column_a_number_of_steps(tmp_path
     assert "masked" not in brief, "other schedules stand in the model's card"
 
 
+def test_a_benchmark_of_a_part_stands_in_its_models_card_only(tmp_path: Path) -> None:
+    rows = [
+        bench_row("chunk_k5_aoti_bf16", 15.0, steps=5, backend="aoti", precision="bf16"),
+        bench_row("chunk_k5_eager_bf16", None, steps=5, missing=tables.NOT_ASKED),
+    ]
+    root = checkout(tmp_path, bench={"rows": rows}, a={"rows": [row()]})
+    card = tables.render([root / "models/tiny"])
+    assert "| aoti, bf16 | 15.0 (16.0) |" in card and "Not measured" not in card
+    brief = tables.render([root / "models/tiny"], brief=True)
+    assert "aoti" not in brief and "bench.json" not in brief
+
+
 def test_the_same_measured_twice_is_shown_twice(tmp_path: Path) -> None:
     root = checkout(tmp_path, a={"rows": [row()]}, b={"rows": [row(successes=1)]})
     text = tables.render([root / "models/tiny"])
