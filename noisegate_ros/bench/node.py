@@ -2,7 +2,7 @@
 
 Three processes over real DDS, with the shipped Fast DDS profile: a robot's cameras, the policy
 node, and a listener. A chunk's latency runs from the stamp of its pictures, which is taken just
-before they are filled, to the moment at which the trajectory was published; so it holds filling,
+before they are published, to the moment at which the trajectory was; so it holds publishing,
 transport and reading of three pictures, waking the inference thread, the guard, and publishing.
 What is not the model's own time (which begins with resizing) is overhead. Until the listener has
 the trajectory in its hands is told beside it, as ``heard``.

@@ -26,8 +26,8 @@ def inductor_settings(
     """Settings of inductor: constants folded and weights packed, loops for so many threads.
 
     On a processor every product is tried in each way that inductor knows, and the fastest is taken.
-    At the sizes of one observation its own loops, which take what follows a product with them, often
-    beat the library's, most of all in bf16.
+    At the sizes of one observation its own loops, which take what follows a product with them,
+    often beat the library's, most of all in bf16.
 
     Raises:
         InputError: if one is unknown to this version of inductor.

@@ -1,7 +1,8 @@
 """A robot's cameras and a listener, two processes, to time the policy node between them.
 
 ``cameras`` publishes three raw pictures a frame and joint states in between, stamped with the
-system's clock just before the first message is filled. ``listener`` notes when each trajectory is
+system's clock just before the first of them is published; their pixels are in the messages before,
+as a camera's driver gets them from the camera. ``listener`` notes when each trajectory is
 heard, on the same clock, and what the node says about it. Two processes, because one that was busy
 with publishing would hear late.
 """
@@ -52,7 +53,10 @@ class Cameras(Node):
         self._states = self.create_publisher(JointState, "joint_states", _BEST_EFFORT)
         width, height = size
         noise = np.random.default_rng(0)
-        self._noise = noise.integers(0, 256, (_PICTURES, height, width, 3), dtype=np.uint8)
+        self._frames = [
+            {camera: messages.image_message(pixels, 0, camera) for camera in config.cameras}
+            for pixels in noise.integers(0, 256, (_PICTURES, height, width, 3), dtype=np.uint8)
+        ]
         self._period = 1 / (rate_hz * JOINT_STATES_A_FRAME)
         self._due = time.monotonic()
         self._ticks = 0
@@ -66,9 +70,10 @@ class Cameras(Node):
         zero = np.zeros(len(self._joints))
         self._states.publish(messages.joint_state_message(self._joints, zero, None, stamp))
         if self._ticks % JOINT_STATES_A_FRAME == 0:
-            pixels = self._noise[self._ticks // JOINT_STATES_A_FRAME % _PICTURES]
+            frame = self._frames[self._ticks // JOINT_STATES_A_FRAME % _PICTURES]
             for camera, publisher in self._pictures.items():
-                publisher.publish(messages.image_message(pixels, stamp, camera))
+                frame[camera].header.stamp = messages.to_time(stamp)
+                publisher.publish(frame[camera])
         self._ticks += 1
 
 

@@ -41,9 +41,7 @@ class ChunkReport:
         self._imagined = node.create_publisher(Image, "~/imagined", BEST_EFFORT)
         self._gates = node.create_publisher(Image, "~/gates", BEST_EFFORT)
 
-    def published(
-        self, job: Job, chunk: Any, points: int, wanted: int, late_ns: int | None
-    ) -> None:
+    def published(self, job: Job, chunk: Any, points: int, wanted: int, sent_ns: int) -> None:
         """Tell of a chunk whose trajectory was published, with pictures if somebody looks.
 
         Args:
@@ -51,13 +49,12 @@ class ChunkReport:
             chunk: What the model made.
             points: Points of its trajectory.
             wanted: Actions that were to become points; the others' time had passed.
-            late_ns: ROS time from the observation's stamp until the trajectory was out; None where
-                time stands still for the answer.
+            sent_ns: ROS time at which its trajectory was out; 0 where time stands still for it.
         """
         stamp = job.observation.stamp_ns
         more: dict[str, Any] = {"points": points, "dropped_points": wanted - points}
-        if late_ns is not None:
-            more["stamp_to_command_ms"] = late_ns / 1e6
+        if sent_ns:
+            more["stamp_to_command_ms"] = (sent_ns - stamp) / 1e6
         if job.question is not None:
             more |= {"chunking": job.question.mode, "given": job.question.given}
         self._tell(job, diag.OK, "published", chunk, **more)
@@ -89,7 +86,7 @@ class ChunkReport:
         } | more
         if chunk is not None:
             values |= {f"{name}_ms": float(value) for name, value in chunk.timing_ms.items()}
-        entry = diag.status(f"{self._node.get_name()}: chunk", level, text, values)
+        entry = diag.Entry(f"{self._node.get_name()}: chunk", level, text, values)
         message: DiagnosticArray = diag.array([entry], stamp)
         self._info.publish(message)
 

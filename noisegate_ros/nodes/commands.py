@@ -1,6 +1,7 @@
 """The topics that command the robot: what the node says there, and what is somebody else's.
 
-Messages do not say who sent them. But the node hears its own topics, and knows what it has sent.
+Messages do not say who sent them. But the node hears its own topics, and knows what it has sent,
+to the byte: what it hears need not be read for that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
+from rclpy.serialization import serialize_message
 from trajectory_msgs.msg import JointTrajectory
 
 from noisegate_ros.control import Trajectory
@@ -28,7 +30,7 @@ class CommandTopics:
         node: The node; its publishers are silent unless it is active.
         watch: Looks after their quality of service.
         shares: Topic and joints of every controller.
-        heard: Called with all that is said on them, the node's own words included.
+        heard: Called with all that is said on them, serialised, the node's own words included.
     """
 
     def __init__(
@@ -36,10 +38,10 @@ class CommandTopics:
         node: LifecycleNode,
         watch: QosWatch,
         shares: Sequence[tuple[str, tuple[str, ...]]],
-        heard: Callable[[JointTrajectory], None],
+        heard: Callable[[bytes], None],
     ) -> None:
         self._node, self._watch = node, watch
-        self._sent: deque[tuple[Any, ...]] = deque(maxlen=_KEPT)
+        self._sent: deque[bytes] = deque(maxlen=_KEPT)
         self.outputs: list[tuple[Any, tuple[str, ...]]] = []
         self._echoes: list[Any] = []
         try:
@@ -49,7 +51,9 @@ class CommandTopics:
                     JointTrajectory, topic, RELIABLE, event_callbacks=events
                 )
                 self.outputs.append((publisher, joints))
-                self._echoes.append(node.create_subscription(JointTrajectory, topic, heard, SHARED))
+                self._echoes.append(
+                    node.create_subscription(JointTrajectory, topic, heard, SHARED, raw=True)
+                )
         except BaseException:
             self.close()
             raise
@@ -61,12 +65,13 @@ class CommandTopics:
 
     def send(self, publisher: Any, message: JointTrajectory) -> None:
         """Publish a message that will be known again when it is heard."""
-        self._sent.append(_mark(message))
-        publisher.publish(message)
+        data = serialize_message(message)
+        self._sent.append(data)
+        publisher.publish(data)
 
-    def __contains__(self, message: JointTrajectory) -> bool:
+    def __contains__(self, message: bytes) -> bool:
         """Whether a message that was heard is one of the latest that were sent."""
-        return _mark(message) in self._sent
+        return message in self._sent
 
     def others(self) -> int:
         """Return how many other publishers there are."""
@@ -89,10 +94,3 @@ class CommandTopics:
             self._node.destroy_lifecycle_publisher(publisher)
         for echo in self._echoes:
             self._node.destroy_subscription(echo)
-
-
-def _mark(message: JointTrajectory) -> tuple[Any, ...]:
-    """Return what tells one trajectory from another: its start, joints, length and ends."""
-    stamp, points = message.header.stamp, message.points
-    ends = tuple(tuple(point.positions) for point in (points[:1] + points[-1:]))
-    return stamp.sec, stamp.nanosec, tuple(message.joint_names), len(points), ends

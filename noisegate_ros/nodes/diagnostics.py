@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -12,33 +13,48 @@ from noisegate_ros.nodes.messages import to_time
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
-def status(
-    name: str, level: bytes, message: str, values: Mapping[str, Any] | None = None
-) -> DiagnosticStatus:
-    """Return one status; values become text."""
+@dataclass(frozen=True)
+class Entry:
+    """One status, not a message yet: a node asks itself how it is much more often than it tells.
+
+    Attributes:
+        name: The node and which part of it.
+        level: OK, WARN or ERROR.
+        text: In words.
+        values: More, by name.
+    """
+
+    name: str
+    level: bytes
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def status(entry: Entry) -> DiagnosticStatus:
+    """Return an entry as a message; values become text."""
     return DiagnosticStatus(
-        name=name,
-        level=level,
-        message=message,
+        name=entry.name,
+        level=entry.level,
+        message=entry.text,
         hardware_id="noisegate_ros",
         values=[
             KeyValue(key=key, value=f"{value:.6g}" if isinstance(value, float) else str(value))
-            for key, value in (values or {}).items()
+            for key, value in entry.values.items()
         ],
     )
 
 
-def array(statuses: list[DiagnosticStatus], stamp_ns: int) -> DiagnosticArray:
-    """Return the statuses as one message."""
-    message = DiagnosticArray(status=statuses)
+def array(entries: Sequence[Entry], stamp_ns: int) -> DiagnosticArray:
+    """Return entries as one message."""
+    message = DiagnosticArray(status=[status(entry) for entry in entries])
     message.header.stamp = to_time(stamp_ns)
     return message
 
 
 def stream_status(
     prefix: str, name: str, age_s: float | None, max_age_s: float | None, refused: str = ""
-) -> DiagnosticStatus:
-    """Return the status of one input stream.
+) -> Entry:
+    """Return the entry of one input stream.
 
     Args:
         prefix: The node's name.
@@ -55,9 +71,9 @@ def stream_status(
         level, text = ERROR, f"silent for {age_s:.1f} s"
     if refused:
         level, text = (level if level != OK else WARN), f"{text}; a message was refused: {refused}"
-    return status(f"{prefix}: {name}", level, text, values)
+    return Entry(f"{prefix}: {name}", level, text, values)
 
 
-def worst(message: DiagnosticArray) -> tuple[bytes, ...]:
+def levels(entries: Sequence[Entry]) -> tuple[bytes, ...]:
     """Return the levels in order, to notice a change."""
-    return tuple(item.level for item in message.status)
+    return tuple(entry.level for entry in entries)

@@ -37,7 +37,6 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from noisegate_ros.control import (
     Chunking,
@@ -354,7 +353,7 @@ class PolicyNode(CarefulLifecycleNode):
             return None, latest
         return now - int(self._settings.max_age_s * NS_PER_S), latest
 
-    def _on_command(self, message: JointTrajectory) -> None:
+    def _on_command(self, message: bytes) -> None:
         """Stop and stand aside when somebody else commands the robot, until they are gone."""
         with self._lock:
             if message in self._commands:
@@ -574,8 +573,9 @@ class PolicyNode(CarefulLifecycleNode):
                 return
             if job.question is not None and now is not None:
                 self._joined(job.question, joining["origin_ns"], now)
-            self._publish(trajectory)
-            late_ns = None if self._lockstep else self._now_ns() - stamp
+            sent_ns = self._publish(trajectory)
+            if now is not None:
+                self._delays.add(now - stamp)
             state = self._state
             state.answer, state.answered_at = trajectory, self._steady_ns()
             state.moving = True
@@ -584,7 +584,7 @@ class PolicyNode(CarefulLifecycleNode):
             state.last_ms = dict(chunk.timing_ms)
             self._counts["chunks"] += 1
         wanted = len(chunk.actions[: joining.get("count")])
-        self._told.published(job, chunk, len(trajectory.times_ns), wanted, late_ns)
+        self._told.published(job, chunk, len(trajectory.times_ns), wanted, sent_ns)
 
     def _joining(self, question: Question | None, now_ns: int | None) -> dict[str, int]:
         """Return from when the actions of an answer count, and how many, as `plan` takes it."""
@@ -605,7 +605,6 @@ class PolicyNode(CarefulLifecycleNode):
         if question.mode != self._chunking.mode:
             self._counts[f"fallback_{question.mode}"] += 1
         stitcher.answered(origin_ns)
-        self._delays.add(now_ns - question.stamp_ns)
 
     def _model_state(self, job: Job, measured: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the joint positions that the model reads: commanded or measured, SI units."""
@@ -689,16 +688,21 @@ class PolicyNode(CarefulLifecycleNode):
                 )
         return no_memory
 
-    def _publish(self, trajectory: Trajectory) -> None:
+    def _publish(self, trajectory: Trajectory) -> int:
+        """Send a trajectory, then take note of it; called with the lock held.
+
+        Returns:
+            The ROS time at which it was out; 0 in lock-step, where time stands still.
+        """
+        rate = self._settings.command_rate_hz
+        self._commands.publish(resampled(trajectory, rate) if rate else trajectory)
+        now = 0 if self._lockstep else self._now_ns()
         state = self._state
         if trajectory is not state.answer:
-            now = 0 if self._lockstep else self._now_ns()
             if state.commanded is None:
                 state.commanded = CommandedState(self._joints)
             state.commanded.sent(trajectory, max(now, trajectory.stamp_ns))
-        rate = self._settings.command_rate_hz
-        sent = resampled(trajectory, rate) if rate else trajectory
-        self._commands.publish(sent)
+        return now
 
     # ---- safety and reports ------------------------------------------------------------------
 
@@ -796,8 +800,7 @@ class PolicyNode(CarefulLifecycleNode):
                     self._wake.notify_all()
         if self._steady_ns() - self._misfits_at > _REPORT_S * NS_PER_S:
             self._look_at_topics()
-        levels = diag.worst(self._diagnose())
-        if levels != self._levels:
+        if diag.levels(self._diagnose()) != self._levels:
             self._report()
 
     def _give_up_inference(self) -> None:
@@ -810,7 +813,7 @@ class PolicyNode(CarefulLifecycleNode):
             self._counts["hung"] += 1
             self._hold(f"an inference has taken {spent:.1f} s")
 
-    def _diagnose(self) -> DiagnosticArray:
+    def _diagnose(self) -> list[diag.Entry]:
         with self._lock:
             state, steady = self._state, self._steady_ns()
             recent = self._exception_at and steady - self._exception_at < _RECENT_NS
@@ -850,7 +853,7 @@ class PolicyNode(CarefulLifecycleNode):
                     others=self._commands.others(),
                     hold_after=self._settings.hold_after,
                 )
-        return diag.array(entries(health), self._now_ns())
+        return entries(health)
 
     def _chunking_facts(self) -> dict[str, Any]:
         """Return how chunks are joined, for the diagnostics; called with the lock held."""
@@ -875,9 +878,9 @@ class PolicyNode(CarefulLifecycleNode):
         return self._clock_watch.silent(self._settings.max_age_s)
 
     def _report(self) -> None:
-        message = self._diagnose()
-        self._levels = diag.worst(message)
-        self._reports.publish(message)
+        found = self._diagnose()
+        self._levels = diag.levels(found)
+        self._reports.publish(diag.array(found, self._now_ns()))
 
     def _seed(self) -> int:
         return int(self.get_parameter("seed").value)

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
-
 from noisegate_ros.control import REASONS
-from noisegate_ros.nodes.diagnostics import ERROR, OK, WARN, status, stream_status
+from noisegate_ros.nodes.diagnostics import ERROR, OK, WARN, Entry, stream_status
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,15 @@ class Health:
     hold_after: int = 1
 
 
-def entries(health: Health) -> list[DiagnosticStatus]:
+def entries(health: Health) -> list[Entry]:
     """Return one entry for each part of the node, the same in number while it is configured."""
     name = health.node
     always = [_topics(health), _callbacks(health), _safety(health)]
     if health.model is None:
-        return [status(f"{name}: model", WARN, health.fault or "not configured"), *always]
-    clock = status(f"{name}: clock", ERROR if health.clock else OK, health.clock or "running")
+        return [Entry(f"{name}: model", WARN, health.fault or "not configured"), *always]
+    clock = Entry(f"{name}: clock", ERROR if health.clock else OK, health.clock or "running")
     return [
-        status(f"{name}: model", OK, health.fault or "loaded", health.model),
+        Entry(f"{name}: model", OK, health.fault or "loaded", health.model),
         *(
             stream_status(name, stream, age, health.max_age_s, health.why_refused[stream])
             for stream, age in health.ages_s.items()
@@ -92,7 +90,7 @@ def entries(health: Health) -> list[DiagnosticStatus]:
     ]
 
 
-def _inference(health: Health) -> DiagnosticStatus:
+def _inference(health: Health) -> Entry:
     level, text = OK, "active" if health.running else "inactive"
     if health.failures:
         level, text = (
@@ -102,17 +100,17 @@ def _inference(health: Health) -> DiagnosticStatus:
     if health.hung_s:
         level, text = ERROR, f"an inference has taken {health.hung_s:.1f} s"
     split = {f"{key}_ms": value for key, value in health.last_ms.items()}
-    return status(f"{health.node}: inference", level, text, split)
+    return Entry(f"{health.node}: inference", level, text, split)
 
 
-def _chunking(health: Health) -> DiagnosticStatus:
+def _chunking(health: Health) -> Entry:
     level, text = OK, str(health.chunking["in_force"])
     if health.too_long:
         level, text = WARN, f"{text}, since {health.too_long}"
-    return status(f"{health.node}: chunking", level, text, health.chunking)
+    return Entry(f"{health.node}: chunking", level, text, health.chunking)
 
 
-def _output(health: Health) -> DiagnosticStatus:
+def _output(health: Health) -> Entry:
     level, text = (WARN, "somebody else commands too") if health.others else (OK, "alone")
     if health.refusals:
         level = ERROR if health.refusals >= health.hold_after else WARN
@@ -120,21 +118,21 @@ def _output(health: Health) -> DiagnosticStatus:
     counts = {f"rejected_{reason}": 0 for reason in REASONS} | dict(health.counts)
     counts |= {f"messages_{key}": value for key, value in health.messages_refused.items()}
     counts["refused_in_a_row"] = health.refusals
-    return status(f"{health.node}: output", level, text, counts)
+    return Entry(f"{health.node}: output", level, text, counts)
 
 
-def _topics(health: Health) -> DiagnosticStatus:
+def _topics(health: Health) -> Entry:
     level = OK if not health.misfits else ERROR if health.misfits_matter else WARN
     text = "; ".join(f"{topic}: {why}" for topic, why in health.misfits.items())
-    return status(f"{health.node}: topics", level, text or "every end fits")
+    return Entry(f"{health.node}: topics", level, text or "every end fits")
 
 
-def _callbacks(health: Health) -> DiagnosticStatus:
+def _callbacks(health: Health) -> Entry:
     level, text = (WARN, health.exception) if health.exception else (OK, "no exception of late")
-    return status(f"{health.node}: callbacks", level, text)
+    return Entry(f"{health.node}: callbacks", level, text)
 
 
-def _safety(health: Health) -> DiagnosticStatus:
+def _safety(health: Health) -> Entry:
     level, text = (ERROR, health.blocked) if health.blocked else (OK, "free to move")
     latched = {"stop_latched": health.stop_latched}
-    return status(f"{health.node}: safety", level, text, latched)
+    return Entry(f"{health.node}: safety", level, text, latched)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import SetParametersResult
 from sensor_msgs.msg import JointState
@@ -102,16 +101,17 @@ def test_what_is_heard_is_counted_for_its_episode_only(driver):
     driver._on_imagined(picture(150))
     values = {"stamp_ns": 150, "chunk_index": 0, "total_ms": 3.5}
     driver._on_info(
-        DiagnosticArray(
-            status=[
-                diag.status("policy_node: chunk", diag.OK, "published", values),
-                diag.status(
+        diag.array(
+            [
+                diag.Entry("policy_node: chunk", diag.OK, "published", values),
+                diag.Entry(
                     "policy_node: chunk",
                     diag.WARN,
                     "refused (jump)",
                     {"stamp_ns": 190, "chunk_index": 1},
                 ),
-            ]
+            ],
+            150,
         )
     )
     state(driver, "done", index=4)

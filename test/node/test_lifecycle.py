@@ -276,10 +276,10 @@ def test_the_entries_are_those_of_the_documentation(robot):
     text = (Path(__file__).parents[2] / "docs" / "nodes.md").read_text()
     _, _, text = text.partition("`/diagnostics` has the entries ")
     named = set(re.findall(r"`([a-z_]+)`", text.partition("\n\n")[0]))
-    found = {status.name.split(": ")[1] for status in one.node._diagnose().status}
+    found = {entry.name.split(": ")[1] for entry in one.node._diagnose()}
     assert found == {"model", "topics", "callbacks", "safety"}
     assert one.node.trigger_configure().name == "SUCCESS"
-    found = {status.name.split(": ")[1] for status in one.node._diagnose().status}
+    found = {entry.name.split(": ")[1] for entry in one.node._diagnose()}
     assert found - {*CAMERAS} == named
 
 
