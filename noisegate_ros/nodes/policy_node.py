@@ -40,10 +40,7 @@ from std_srvs.srv import Trigger
 
 from noisegate_ros.control import (
     Chunking,
-    CommandedState,
-    DelayEstimate,
     Question,
-    Stitcher,
     Trajectory,
     chunking_mode,
     hold_trajectory,
@@ -64,6 +61,7 @@ from noisegate_ros.nodes.chunk_report import ChunkReport
 from noisegate_ros.nodes.clock import ClockWatch
 from noisegate_ros.nodes.commands import CommandTopics
 from noisegate_ros.nodes.controllers import checked_cameras, joint_limits, joint_shares
+from noisegate_ros.nodes.joining import Joining
 from noisegate_ros.nodes.lifecycle import (
     SPIN_S,
     CarefulLifecycleNode,
@@ -186,16 +184,19 @@ class PolicyNode(CarefulLifecycleNode):
         self._cameras = checked_cameras(parameters.cameras, tuple(config.cameras))
         self._limits = joint_limits(parameters, self._joints)
         self._lockstep = parameters.mode == "lockstep"
-        chunking = Chunking(
-            chunking_mode(parameters.chunking, config.prefix),
-            self._dt_ns,
-            int(config.horizon),
-            self._execute,
-            int(config.prefix),
-            parameters.chunking_fallback,
-            int(parameters.margin_s * NS_PER_S),
+        joining = Joining(
+            Chunking(
+                chunking_mode(parameters.chunking, config.prefix),
+                self._dt_ns,
+                int(config.horizon),
+                self._execute,
+                int(config.prefix),
+                parameters.chunking_fallback,
+                int(parameters.margin_s * NS_PER_S),
+            ),
+            self._joints,
+            round(parameters.delay_ms * _NS_PER_MS),
         )
-        chunking.check_delay(round(parameters.delay_ms * _NS_PER_MS))
         left = max(0.0, until - time.monotonic())
         self.in_time("warming up", lambda: self._warm_up(policy), left)
         simulated = bool(self.get_parameter("use_sim_time").value)
@@ -210,7 +211,7 @@ class PolicyNode(CarefulLifecycleNode):
             self._clock_watch = ClockWatch(self._now_ns, self._steady_ns, simulated)
             self._policy = policy
             # What the warm-up took is no example of what a chunk will.
-            self._chunking, self._delays = chunking, DelayEstimate()
+            self._joining = joining
         shares = joint_shares(self, parameters.controllers, self._joints)
         self._commands = CommandTopics(self, self._qos, shares, guarded(self, self._on_command))
         self._closers.append(self._commands.close)
@@ -394,8 +395,7 @@ class PolicyNode(CarefulLifecycleNode):
         with self._lock:
             if self._policy is not None:
                 self._settings = read(self, PolicyParameters)
-                margin_ns = int(self._settings.margin_s * NS_PER_S)
-                self._chunking = replace(self._chunking, margin_ns=margin_ns)
+                self._joining.set_margin(int(self._settings.margin_s * NS_PER_S))
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Begin a new episode: void chunks in flight, forget observations and instruction."""
@@ -510,30 +510,13 @@ class PolicyNode(CarefulLifecycleNode):
 
     def _ask(self, stamp_ns: int) -> Question | None:
         """Return how to ask about an observation, None: not now; called with the lock held."""
-        delay_ns = self._delay_ns()
-        question = self._stitcher().ask(stamp_ns, delay_ns)
+        question = self._joining.ask(self._state, stamp_ns)
         if question is None or question.mode != "hold":
             return question
-        self._state.blocked = f"{self._chunking.too_long(delay_ns)}; call ~/reset to try again"
-        self._delays = DelayEstimate()  # of which a reset makes a new beginning
+        self._state.blocked = f"{self._joining.too_long}; call ~/reset to try again"
+        self._joining.forget()  # a reset makes a new beginning
         self._hold("the delay is too long")
         return None
-
-    def _stitcher(self) -> Stitcher:
-        """Return what joins the chunks; called with the lock held."""
-        state = self._state
-        if state.commanded is None:
-            state.commanded = CommandedState(self._joints)
-        if state.stitcher is None or state.stitcher.commanded is not state.commanded:
-            state.stitcher = Stitcher(self._chunking, state.commanded)
-        state.stitcher.chunking = self._chunking  # of which the margin may have been set
-        return state.stitcher
-
-    def _delay_ns(self) -> float | None:
-        """Return the delay to count on, None: not known yet; called with the lock held."""
-        if self._settings.delay_ms:
-            return self._settings.delay_ms * _NS_PER_MS
-        return self._delays.p95_ns
 
     def _wait_for(self, what: str) -> None:
         if what != self._waiting:
@@ -553,7 +536,8 @@ class PolicyNode(CarefulLifecycleNode):
             prefix = None if job.question is None else job.question.prefix
             chunk = job.policy.infer(images, read, job.instruction, job.seed, prefix=prefix)
             now = None if self._lockstep else self._now_ns()
-            joining = self._joining(job.question, now)
+            with self._lock:
+                timing = self._joining.timing(self._state, job.question, now)
             trajectory = plan(
                 chunk.actions,
                 joints=self._joints,
@@ -562,8 +546,8 @@ class PolicyNode(CarefulLifecycleNode):
                 stamp_ns=stamp,
                 dt_ns=self._dt_ns,
                 now_ns=now,
-                margin_ns=0 if self._lockstep else self._chunking.margin_ns,
-                **joining,
+                margin_ns=0 if self._lockstep else self._joining.chunking.margin_ns,
+                **timing,
             )
         except NoiseGateError as error:
             self._refused(job, error, position, chunk)
@@ -572,10 +556,12 @@ class PolicyNode(CarefulLifecycleNode):
             if not self._commit(job):
                 return
             if job.question is not None and now is not None:
-                self._joined(job.question, joining["origin_ns"], now)
+                self._counts.update(
+                    self._joining.answered(self._state, job.question, timing["origin_ns"], now)
+                )
             sent_ns = self._publish(trajectory)
             if now is not None:
-                self._delays.add(now - stamp)
+                self._joining.took(now - stamp)
             state = self._state
             state.answer, state.answered_at = trajectory, self._steady_ns()
             state.moving = True
@@ -583,36 +569,14 @@ class PolicyNode(CarefulLifecycleNode):
             state.failures = state.refusals = 0
             state.last_ms = dict(chunk.timing_ms)
             self._counts["chunks"] += 1
-        wanted = len(chunk.actions[: joining.get("count")])
+        wanted = len(chunk.actions[: timing.get("count")])
         self._told.published(job, chunk, len(trajectory.times_ns), wanted, sent_ns)
-
-    def _joining(self, question: Question | None, now_ns: int | None) -> dict[str, int]:
-        """Return from when the actions of an answer count, and how many, as `plan` takes it."""
-        if question is None or now_ns is None:
-            return {}
-        with self._lock:
-            stitcher = self._stitcher()
-            return {
-                "origin_ns": stitcher.origin_ns(question, now_ns),
-                "count": stitcher.count(question),
-            }
-
-    def _joined(self, question: Question, origin_ns: int, now_ns: int) -> None:
-        """Take note of an answer that is about to be published; called with the lock held."""
-        stitcher = self._stitcher()
-        if stitcher.unforeseen(question, now_ns):
-            self._counts["later_than_expected"] += 1
-        if question.mode != self._chunking.mode:
-            self._counts[f"fallback_{question.mode}"] += 1
-        stitcher.answered(origin_ns)
 
     def _model_state(self, job: Job, measured: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the joint positions that the model reads: commanded or measured, SI units."""
         with self._lock:
-            state = self._state
-            if state.commanded is None:
-                state.commanded = CommandedState(self._joints)
-            commanded = state.commanded.at(job.observation.stamp_ns, measured)
+            told = self._state.told(self._joints)
+            commanded = told.at(job.observation.stamp_ns, measured)
         return measured if job.policy.config.state == "measured" else commanded
 
     def _pixels(self, message: Any) -> NDArray[np.uint8]:
@@ -699,9 +663,7 @@ class PolicyNode(CarefulLifecycleNode):
         now = 0 if self._lockstep else self._now_ns()
         state = self._state
         if trajectory is not state.answer:
-            if state.commanded is None:
-                state.commanded = CommandedState(self._joints)
-            state.commanded.sent(trajectory, max(now, trajectory.stamp_ns))
+            state.told(self._joints).sent(trajectory, max(now, trajectory.stamp_ns))
         return now
 
     # ---- safety and reports ------------------------------------------------------------------
@@ -757,8 +719,8 @@ class PolicyNode(CarefulLifecycleNode):
             if state.moving and state.commanded is not None:
                 # Asked in the time of before, held in the new one.
                 before = state.commanded.told(self._clock_watch.before_ns)
-                state.commanded = CommandedState(self._joints)
-                state.commanded.at(0, before)
+                state.commanded = None
+                state.told(self._joints).at(0, before)
             self._hold(f"the clock was set {jump}")
         state.commanded = None
         state.seen_ns = state.floor_ns = 0
@@ -848,27 +810,12 @@ class PolicyNode(CarefulLifecycleNode):
                     messages_refused=dict(self._streams.refused),
                     why_refused={name: self._streams.why(name) for name in names},
                     clock=self._clock_silent(),
-                    chunking=self._chunking_facts(),
-                    too_long=self._chunking.too_long(self._delay_ns()),
+                    chunking={"in_force": "lockstep"} if self._lockstep else self._joining.facts(),
+                    too_long=self._joining.too_long,
                     others=self._commands.others(),
                     hold_after=self._settings.hold_after,
                 )
         return entries(health)
-
-    def _chunking_facts(self) -> dict[str, Any]:
-        """Return how chunks are joined, for the diagnostics; called with the lock held."""
-        if self._lockstep:
-            return {"in_force": "lockstep"}
-        delay_ns, chunking = self._delay_ns(), self._chunking
-        facts = {
-            "chunking": chunking.mode,
-            "in_force": chunking.in_force(delay_ns),
-            "longest_prefix": chunking.longest,
-        }
-        if delay_ns is not None:
-            facts["delay_ms"] = round(delay_ns / _NS_PER_MS, 1)
-            facts["delay_steps"] = chunking.steps(delay_ns)
-        return facts
 
     def _clock_silent(self) -> str:
         """Return what is wrong with /clock; in lock-step it may stand still for any time."""

@@ -53,6 +53,12 @@ class Progress:
     stitcher: Stitcher | None = None
     last_ms: dict[str, float] = field(default_factory=dict)
 
+    def told(self, joints: tuple[str, ...]) -> CommandedState:
+        """Return what the robot was told; where that is nothing, begin to take note of it."""
+        if self.commanded is None:
+            self.commanded = CommandedState(joints)
+        return self.commanded
+
 
 @dataclass(frozen=True)
 class Job:

@@ -153,6 +153,7 @@ def test_real_time_reaches_the_goal_at_the_control_rate(ros, pair):
     assert "Traceback" not in policy.log + bridge.log
 
 
+@pytest.mark.kills
 def test_the_policy_outlives_a_killed_bridge(ros, pair, process):
     bridge, policy = pair("lockstep", "-p", "republish_s:=0.1")
     client = Client(ros)
@@ -184,6 +185,7 @@ def motions(commands) -> list:
     return [message for message in commands if len(message.points) > 1]
 
 
+@pytest.mark.kills
 def test_in_real_time_the_policy_holds_until_there_is_a_bridge_again(ros, pair, process):
     commands = ros.collect(JointTrajectory, "joint_trajectory")
     bridge, policy = pair("realtime", "-p", "autostart:=true")
@@ -198,6 +200,7 @@ def test_in_real_time_the_policy_holds_until_there_is_a_bridge_again(ros, pair, 
     assert policy.interrupt() == 0 and "Traceback" not in policy.log
 
 
+@pytest.mark.kills
 def test_in_real_time_a_killed_policy_can_be_replaced(ros, pair, process, tmp_path):
     commands = ros.collect(JointTrajectory, "joint_trajectory")
     bridge, policy = pair("realtime", "-p", "autostart:=true")

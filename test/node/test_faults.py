@@ -474,6 +474,7 @@ def test_stop_latch(ros, robot):
 # ---- peer killed and restarted -------------------------------------------------------------------
 
 
+@pytest.mark.kills
 def test_peer_killed_and_restarted(ros, robot, process):
     """The simulator bridge as a process of its own, ended by SIGKILL."""
 

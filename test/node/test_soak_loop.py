@@ -130,6 +130,7 @@ def doubles(monkeypatch, tmp_path):
     return folder
 
 
+@pytest.mark.kills
 @pytest.mark.usefixtures("own_environment")
 def test_the_loop_goes_on_after_every_fault(doubles, tmp_path, monkeypatch, domain):
     """One damaged stream, one latched stop, one killed bridge: held each time, then on again."""
