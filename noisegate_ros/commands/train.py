@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         default="tiny",
-        help="tiny, tiny_aloha for RoboTwin's robot, bc for the baseline",
+        help="tiny, tiny_f4 with four latent frames, tiny_aloha for RoboTwin's robot, bc for the "
+        "baseline",
     )
     parser.add_argument(
         "--data", type=Path, default=Path("data"), help="what collect or RoboTwin wrote, any layout"

@@ -56,6 +56,8 @@ _TINY = _ROBOT | {
 
 CONFIGS: dict[str, WamConfig] = {
     "tiny": WamConfig(name="tiny", **_TINY),  # type: ignore[arg-type]
+    # The same future in twice as many latent frames: is there more to gate?
+    "tiny_f4": WamConfig(name="tiny_f4", **_TINY, frames=4, frame_stride=4),  # type: ignore[arg-type]
     "tiny_aloha": WamConfig(name="tiny_aloha", **_TINY | _ALOHA),  # type: ignore[arg-type]
     "bc": WamConfig(name="bc", **_ROBOT, horizon=8, execute=8, stem_width=24, keypoints=24),  # type: ignore[arg-type]
 }
