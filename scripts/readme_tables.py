@@ -24,7 +24,7 @@ from noisegate_ros.learn.statistics import wilson  # noqa: E402
 BEGIN = "<!-- evidence:begin -->"
 END = "<!-- evidence:end -->"
 LEVELS = ("demo_clean", "demo_mild", "demo_randomized")
-DETAILS = ("follow", "engines")
+DETAILS = ("follow", "engines", "compare")
 """Evidence that a model's card shows and README.md does not."""
 NONE_YET = "No model of this checkout has been measured yet."
 
