@@ -34,9 +34,19 @@ mkdir -p models/tiny_thrifty && cp models/tiny/{config,stats}.json models/tiny/{
     models/tiny_thrifty
 noisegate gate --model models/tiny --price 0.1 --rate 2e-3 --log-sigma 1 --iterations 40 \
     --out models/tiny_thrifty --run runs/tiny_thrifty_gate
+# Is there more to gate in twice as many steps, or in twice as many frames?
+mkdir -p models/tiny_k10 && cp models/tiny/{config,stats}.json models/tiny/{model,instructions}.safetensors \
+    models/tiny_k10
+noisegate gate --model models/tiny --steps 10 --iterations 50 --groups 16 --revisit 0.75 --rate 5e-4 \
+    --log-sigma 0.5 --out models/tiny_k10 --run runs/tiny_k10_gate
+noisegate train --config tiny_f4 --levels demo_clean demo_randomized --processes 1 --batch 48 --steps 5000
+gate tiny_f4 0
 noisegate eval --model models/tiny --levels demo_clean demo_randomized
 noisegate eval --ablation models/tiny/ablation.json
 noisegate eval --ablation models/tiny_thrifty/follow.json \
     --out models/tiny_thrifty/evidence/follow.json
+for model in tiny_k10 tiny_f4; do
+    noisegate eval --ablation "models/$model/compare.json" --out "models/$model/evidence/compare.json"
+done
 noisegate report --model models/tiny
 "${VENV:-.venv}/bin/python" scripts/readme_tables.py
