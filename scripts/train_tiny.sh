@@ -42,6 +42,7 @@ noisegate gate --model models/tiny --steps 10 --iterations 50 --groups 16 --revi
 noisegate train --config tiny_f4 --levels demo_clean demo_randomized --processes 1 --batch 48 --steps 5000
 gate tiny_f4 0
 noisegate eval --model models/tiny --levels demo_clean demo_randomized
+noisegate eval --policy bc --levels demo_clean demo_randomized
 noisegate eval --ablation models/tiny/ablation.json
 noisegate eval --ablation models/tiny_thrifty/follow.json \
     --out models/tiny_thrifty/evidence/follow.json
